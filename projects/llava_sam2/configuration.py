@@ -1,0 +1,92 @@
+"""Sizes and switches of the network, stored as config.json beside its weights."""
+
+from transformers import InternVLVisionConfig, PretrainedConfig, Qwen2Config, Sam2Config
+
+MASK_SELECTIONS = ('predicted_iou', 'single')
+
+
+class Sa2VAConfig(PretrainedConfig):
+    """Configuration of :class:`~llava_sam2.network.Sa2VANetwork`.
+
+    Args:
+        vision_config: fields of ``InternVLVisionConfig`` (InternViT).
+        llm_config: fields of ``Qwen2Config``.
+        grounding_config: sizes of SAM 2, see :func:`sam2_config`.
+        mask_selection: ``predicted_iou`` takes the best of three masks by the decoder's own estimate, as the released
+            models do; ``single`` always takes the first. The IoU head gets no gradient in this recipe, so a model
+            trained from random weights must use ``single``.
+        max_num_tiles: image tiles at most; 1 is what we train, the released models read 1..12 and a thumbnail.
+    """
+
+    model_type = 'sa2va_chat'
+
+    def __init__(
+        self,
+        vision_config: dict | None = None,
+        llm_config: dict | None = None,
+        grounding_config: dict | None = None,
+        mask_selection: str = 'predicted_iou',
+        max_num_tiles: int = 1,
+        **kwargs,
+    ):
+        if mask_selection not in MASK_SELECTIONS:
+            raise ValueError(f'mask_selection={mask_selection!r} is unknown, use one of {MASK_SELECTIONS}')
+        self.vision_config = _as_config(InternVLVisionConfig, vision_config)
+        self.llm_config = _as_config(Qwen2Config, llm_config)
+        self.grounding_config = dict(grounding_config or {})
+        self.mask_selection = mask_selection
+        self.max_num_tiles = max_num_tiles
+        super().__init__(**kwargs)
+
+    @property
+    def image_size(self) -> int:
+        return self.vision_config.image_size[0]
+
+    @property
+    def region_grid(self) -> int:
+        """Visual tokens per side of a tile: the pixel shuffle halves the patch raster."""
+        return self.image_size // self.vision_config.patch_size[0] // 2
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.region_grid**2
+
+
+def _as_config(cls: type[PretrainedConfig], fields: dict | PretrainedConfig | None) -> PretrainedConfig:
+    return fields if isinstance(fields, cls) else cls(**(fields or {}))
+
+
+def sam2_config(
+    image_size: int = 1024,
+    embed_dim: int = 144,
+    num_heads: int = 2,
+    stages: tuple[int, ...] = (2, 6, 36, 4),
+    global_att_blocks: tuple[int, ...] = (23, 33, 43),
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7),
+    window_spec: tuple[int, ...] = (8, 4, 16, 8),
+    d_model: int = 256,
+    decoder_mlp_dim: int = 2048,
+) -> Sam2Config:
+    """SAM 2 sizes in the names of its official configuration files; the defaults are hiera-large."""
+    widths = [embed_dim * 2**stage for stage in range(len(stages))]
+    strides = (4, 8, 16)
+    return Sam2Config(
+        vision_config=dict(
+            backbone_config=dict(
+                hidden_size=embed_dim,
+                num_attention_heads=num_heads,
+                image_size=[image_size, image_size],
+                window_positional_embedding_background_size=list(window_pos_embed_bkg_spatial_size),
+                blocks_per_stage=list(stages),
+                embed_dim_per_stage=widths,
+                num_attention_heads_per_stage=[num_heads * 2**stage for stage in range(len(stages))],
+                window_size_per_stage=list(window_spec),
+                global_attention_blocks=list(global_att_blocks),
+            ),
+            backbone_channel_list=widths[::-1],
+            backbone_feature_sizes=[[image_size // stride] * 2 for stride in strides],
+            fpn_hidden_size=d_model,
+        ),
+        prompt_encoder_config=dict(hidden_size=d_model, image_size=image_size),
+        mask_decoder_config=dict(hidden_size=d_model, mlp_dim=decoder_mlp_dim),
+    )

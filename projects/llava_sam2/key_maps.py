@@ -1,0 +1,135 @@
+"""Names of tensors: the released layout, the training layout and the modules of this network.
+
+The released layout (a Hugging Face Sa2VA folder) is the reference; see reference/model.md 1.2 to 1.4 for every name.
+One function, :func:`released_parts`, says where a tensor of the network lies in the released layout. Loading and
+export both follow it, so they cannot disagree.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+_SAM2 = 'grounding_encoder.sam2_model.'
+
+#: SAM 2's video memory. It is not used for single frames; an export carries it through untouched, all or none.
+CARRIED_PREFIXES = tuple(
+    _SAM2 + name
+    for name in (
+        'maskmem_tpos_enc',
+        'mask_downsample.',
+        'memory_attention.',
+        'memory_encoder.',
+        'no_mem_pos_enc',
+        'no_obj_ptr',
+        'obj_ptr_proj.',
+    )
+)
+
+_RENAMES = [
+    # InternViT
+    (r'^vision_model\.embeddings\.cls_token$', 'vision_model.embeddings.class_embedding'),
+    (r'^vision_model\.embeddings\.position_embeddings$', 'vision_model.embeddings.position_embedding'),
+    (r'^vision_model\.embeddings\.patch_embeddings\.projection\.', 'vision_model.embeddings.patch_embedding.'),
+    (r'^vision_model\.encoder\.layer\.(\d+)\.attention\.projection_layer\.', r'vision_model.encoder.layers.\1.attn.proj.'),
+    (r'^vision_model\.encoder\.layer\.(\d+)\.attention\.', r'vision_model.encoder.layers.\1.attn.'),
+    (r'^vision_model\.encoder\.layer\.(\d+)\.layernorm_before\.', r'vision_model.encoder.layers.\1.norm1.'),
+    (r'^vision_model\.encoder\.layer\.(\d+)\.layernorm_after\.', r'vision_model.encoder.layers.\1.norm2.'),
+    (r'^vision_model\.encoder\.layer\.(\d+)\.lambda_([12])$', r'vision_model.encoder.layers.\1.ls\2'),
+    (r'^vision_model\.encoder\.layer\.(\d+)\.mlp\.', r'vision_model.encoder.layers.\1.mlp.'),
+    # Qwen2 under PEFT
+    (r'\.base_layer\.', '.'),
+    # SAM 2
+    (r'^grounding_encoder\.no_memory_embedding$', _SAM2 + 'no_mem_embed'),
+    (
+        r'^grounding_encoder\.(shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$',
+        _SAM2 + 'sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix',
+    ),
+    (r'^grounding_encoder\.vision_encoder\.backbone\.patch_embed\.projection\.', _SAM2 + 'image_encoder.trunk.patch_embed.proj.'),
+    (r'^grounding_encoder\.vision_encoder\.backbone\.(blocks\.\d+)\.layer_norm([12])\.', _SAM2 + r'image_encoder.trunk.\1.norm\2.'),
+    (r'^grounding_encoder\.vision_encoder\.backbone\.(blocks\.\d+)\.mlp\.proj_in\.', _SAM2 + r'image_encoder.trunk.\1.mlp.layers.0.'),
+    (r'^grounding_encoder\.vision_encoder\.backbone\.(blocks\.\d+)\.mlp\.proj_out\.', _SAM2 + r'image_encoder.trunk.\1.mlp.layers.1.'),
+    (r'^grounding_encoder\.vision_encoder\.backbone\.', _SAM2 + 'image_encoder.trunk.'),
+    (r'^grounding_encoder\.vision_encoder\.neck\.convs\.(\d+)\.', _SAM2 + r'image_encoder.neck.convs.\1.conv.'),
+    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.conv1\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.0.'),
+    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.layer_norm1\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.1.'),
+    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.conv2\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.3.'),
+    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.layer_norm2\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.4.'),
+    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.conv3\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.6.'),
+    (r'^grounding_encoder\.prompt_encoder\.', _SAM2 + 'sam_prompt_encoder.'),
+    (r'^grounding_encoder\.mask_decoder\.upscale_conv1\.', _SAM2 + 'sam_mask_decoder.output_upscaling.0.'),
+    (r'^grounding_encoder\.mask_decoder\.upscale_layer_norm\.', _SAM2 + 'sam_mask_decoder.output_upscaling.1.'),
+    (r'^grounding_encoder\.mask_decoder\.upscale_conv2\.', _SAM2 + 'sam_mask_decoder.output_upscaling.3.'),
+    (r'^grounding_encoder\.mask_decoder\.transformer\.layer_norm_final_attn\.', _SAM2 + 'sam_mask_decoder.transformer.norm_final_attn.'),
+    (r'^grounding_encoder\.mask_decoder\.(transformer\.layers\.\d+)\.layer_norm(\d)\.', _SAM2 + r'sam_mask_decoder.\1.norm\2.'),
+    (r'^grounding_encoder\.mask_decoder\.(transformer\.layers\.\d+)\.mlp\.proj_in\.', _SAM2 + r'sam_mask_decoder.\1.mlp.layers.0.'),
+    (r'^grounding_encoder\.mask_decoder\.(transformer\.layers\.\d+)\.mlp\.proj_out\.', _SAM2 + r'sam_mask_decoder.\1.mlp.layers.1.'),
+    (r'^grounding_encoder\.mask_decoder\.(transformer\..*)\.o_proj\.', _SAM2 + r'sam_mask_decoder.\1.out_proj.'),
+    (r'^grounding_encoder\.mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.proj_in\.', _SAM2 + r'sam_mask_decoder.\1.layers.0.'),
+    (r'^grounding_encoder\.mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.layers\.0\.', _SAM2 + r'sam_mask_decoder.\1.layers.1.'),
+    (r'^grounding_encoder\.mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.proj_out\.', _SAM2 + r'sam_mask_decoder.\1.layers.2.'),
+    (r'^grounding_encoder\.mask_decoder\.', _SAM2 + 'sam_mask_decoder.'),
+]
+_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _RENAMES]
+_QKV = re.compile(r'^(vision_model\.encoder\.layers\.\d+\.attn\.)([qkv])_proj\.(weight|bias)$')
+
+
+class Part(NamedTuple):
+    """``network[own][own_rows]`` is ``released[name][rows]``; rows are slices of the first axis."""
+
+    own: str
+    own_rows: slice
+    name: str
+    rows: slice
+
+
+def released_parts(own: str, num_rows: int) -> list[Part]:
+    """Where one tensor of the network lies in the released layout.
+
+    Args:
+        own: name in the network, with or without PEFT's ``base_layer``.
+        num_rows: size of its first axis.
+    """
+    if own == 'grounding_encoder.prompt_encoder.point_embed.weight':
+        name = _SAM2 + 'sam_prompt_encoder.point_embeddings.{}.weight'
+        return [Part(own, slice(i, i + 1), name.format(i), slice(0, 1)) for i in range(num_rows)]
+    name = own
+    for pattern, replacement in _COMPILED:
+        name, renamed = pattern.subn(replacement, name)
+        if renamed and not replacement == '.':
+            break
+    if match := _QKV.match(name):
+        first = 'qkv'.index(match[2]) * num_rows
+        return [Part(own, slice(0, num_rows), f'{match[1]}qkv.{match[3]}', slice(first, first + num_rows))]
+    return [Part(own, slice(0, num_rows), name, slice(0, num_rows))]
+
+
+def released_table(shapes: Mapping[str, Iterable[int]]) -> dict[str, list[Part]]:
+    """Released name to its parts, for all tensors of a network given by name and shape (LoRA tensors left out)."""
+    table: dict[str, list[Part]] = {}
+    for own, shape in shapes.items():
+        if is_lora(own):
+            continue
+        for part in released_parts(own, next(iter(shape))):
+            table.setdefault(part.name, []).append(part)
+    return table
+
+
+def is_lora(name: str) -> bool:
+    return '.lora_A.' in name or '.lora_B.' in name
+
+
+def is_carried(released: str) -> bool:
+    return released.startswith(CARRIED_PREFIXES)
+
+
+def training_to_released(name: str) -> str:
+    """Name in an official training checkpoint (with or without PEFT) to the released name; LoRA keys keep their tail."""
+    name = name.removeprefix('mllm.model.').replace('language_model.base_model.model.', 'language_model.')
+    name = name.replace('.base_layer.', '.')
+    return re.sub(r'(memory_encoder\.fuser\.layers\.\d+)\.gamma$', r'\1.g_weight', name)
+
+
+def released_to_training(name: str) -> str:
+    """Released name to the official training name of a model without LoRA."""
+    name = re.sub(r'(memory_encoder\.fuser\.layers\.\d+)\.g_weight$', r'\1.gamma', name)
+    return 'mllm.model.' + name if name.startswith(('vision_model.', 'mlp1.', 'language_model.')) else name

@@ -1,0 +1,94 @@
+"""Rows of tokens and how a batch of them is padded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+IGNORE = -100
+
+
+@dataclass
+class Row:
+    """One sequence that the language model reads.
+
+    Attributes:
+        input_ids: token ids; image and region tokens and caption slots hold placeholders.
+        labels: same length, ``IGNORE`` where nothing is supervised. ``labels[i]`` is predicted at position i - 1.
+        image: index of the row's image in the batch of images.
+        region: (n,) bool over the image's tokens, row-major; the cells that are repeated in the region prompt.
+        soft: (t, D) caption embeddings that replace the token embeddings at ``slot`` .. ``slot + t - 1``.
+        slot: first position of the caption slot.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    image: int
+    region: torch.Tensor | None = None
+    soft: torch.Tensor | None = None
+    slot: int = 0
+
+    def __post_init__(self):
+        if len(self.input_ids) != len(self.labels):
+            raise ValueError(f'{len(self.input_ids)} tokens but {len(self.labels)} labels')
+
+
+@dataclass
+class Batch:
+    """Padded rows. Padding is neither attended nor counted by the position ids.
+
+    Attributes:
+        input_ids, attention_mask, position_ids, labels: (B, L).
+        visual_mask: (B, L) bool, image and region tokens.
+        slot_mask: (B, L) bool, positions filled by soft captions.
+        starts: per row, the column of its first token (0 unless left-padded).
+    """
+
+    rows: Sequence[Row]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    visual_mask: torch.Tensor
+    slot_mask: torch.Tensor
+    starts: list[int]
+    num_visual: int = field(default=0)
+
+
+def pad_rows(
+    rows: Sequence[Row],
+    pad_id: int,
+    image_token_id: int,
+    device: torch.device | str = 'cpu',
+    side: str = 'right',
+) -> Batch:
+    """Pad rows to the longest; ``side='left'`` for prompts that are continued by generation (D6)."""
+    length = max(len(row.input_ids) for row in rows)
+    shape = (len(rows), length)
+    input_ids = torch.full(shape, pad_id, dtype=torch.long)
+    labels = torch.full(shape, IGNORE, dtype=torch.long)
+    attention_mask = torch.zeros(shape, dtype=torch.long)
+    slot_mask = torch.zeros(shape, dtype=torch.bool)
+    starts = []
+    for index, row in enumerate(rows):
+        start = length - len(row.input_ids) if side == 'left' else 0
+        span = slice(start, start + len(row.input_ids))
+        input_ids[index, span] = torch.tensor(row.input_ids)
+        labels[index, span] = torch.tensor(row.labels)
+        attention_mask[index, span] = 1
+        if row.soft is not None:
+            slot_mask[index, start + row.slot : start + row.slot + len(row.soft)] = True
+        starts.append(start)
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+    visual_mask = (input_ids == image_token_id) & attention_mask.bool()
+    return Batch(
+        rows=rows,
+        input_ids=input_ids.to(device),
+        attention_mask=attention_mask.to(device),
+        position_ids=position_ids.to(device),
+        labels=labels.to(device),
+        visual_mask=visual_mask.to(device),
+        slot_mask=slot_mask.to(device),
+        starts=starts,
+        num_visual=int(visual_mask.sum()),
+    )
