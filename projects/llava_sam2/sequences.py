@@ -1,7 +1,7 @@
 """Rows of tokens and how a batch of them is padded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -52,7 +52,17 @@ class Batch:
     visual_mask: torch.Tensor
     slot_mask: torch.Tensor
     starts: list[int]
-    num_visual: int = field(default=0)
+    num_visual: int
+
+    def first(self, count: int) -> 'Batch':
+        """The first ``count`` rows."""
+        return Batch(
+            self.rows[:count],
+            *(getattr(self, name)[:count] for name in (
+                'input_ids', 'attention_mask', 'position_ids', 'labels', 'visual_mask', 'slot_mask', 'starts'
+            )),
+            self.num_visual,
+        )
 
 
 def pad_rows(

@@ -1,0 +1,48 @@
+# The demo world (tools/make_demo_data.py) as the five sources see it. It is made on first use.
+from mmengine.dataset import InfiniteSampler
+from xtuner.dataset import ConcatDataset
+
+from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset,
+                                SAVPairDataset, collate_samples)
+from dual_loop.demo import ensure_demo_data
+
+# 224 px for the vision encoder (8 x 8 image tokens), 256 px for the grounding encoder; as in assets/tiny/config.json.
+sizes = dict(image_size=224, grounding_size=256, num_image_tokens=64)
+prepare = dict(type=ensure_demo_data, root='data/demo', images=400, seed=0)
+
+# Masks without captions.
+sav = dict(type=SAVPairDataset, data_root='data/demo/sav', prepare=prepare, **sizes)
+sa1b = dict(type=SA1BDataset, data_root='data/demo/sa1b', prepare=prepare, **sizes)
+openimages = dict(type=OpenImagesDataset, data_root='data/demo/openimages', prepare=prepare, **sizes)
+# Human sentences.
+refcoco = dict(type=RefCOCODataset, data_root='data/demo/ref_seg', split='train', prepare=prepare, **sizes)
+refcoco_val = dict(type=RefCOCODataset, data_root='data/demo/ref_seg', split='val', prepare=prepare, **sizes)
+# Descriptions.
+describe_anything = [
+    dict(type=DescribeAnythingDataset, data_root='data/demo/dam', split=split, prepare=prepare, **sizes)
+    for split in ('COCOStuff', 'LVIS', 'SAV')
+]
+
+loop1_dataloader = dict(
+    dataset=dict(type=ConcatDataset, datasets=[sav, sa1b, openimages, refcoco]),
+    sampler=dict(type=InfiniteSampler, shuffle=True),
+    collate_fn=dict(type=collate_samples),
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+)
+loop2_dataloader = dict(
+    dataset=dict(type=ConcatDataset, datasets=describe_anything),
+    sampler=dict(type=InfiniteSampler, shuffle=True),
+    collate_fn=dict(type=collate_samples),
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+)
+held_out_dataloader = dict(
+    dataset=refcoco_val,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type=collate_samples),
+    batch_size=16,
+    num_workers=1,
+)

@@ -1,0 +1,88 @@
+"""Supervised base of the tiny model, from random weights: referring segmentation and region captions.
+
+    python tools/train.py configs/sft_tiny.py --work-dir work_dirs/sft_tiny
+
+Made assets/tiny on one GPU; see assets/tiny/README.md for the command, the log and what it reached.
+"""
+__import__('dual_loop')  # puts the library shims in place before XTuner goes on
+
+from mmengine.config import read_base
+from mmengine.dataset import InfiniteSampler
+from mmengine.optim import OneCycleLR, OptimWrapper
+from mmengine.runner import IterBasedTrainLoop, LogProcessor
+from torch.optim import AdamW
+from xtuner.dataset import ConcatDataset
+
+from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, collate_samples
+from dual_loop.demo import ensure_demo_data
+from dual_loop.engine.hooks import HeldOutHook
+from llava_sam2.model import VideoLLaVASAMModel
+
+with read_base():
+    from ._base_.runtime import *
+
+custom_imports = dict(imports=['dual_loop'], allow_failed_imports=False)
+
+# The captioned part of a demo world that the dual loop never sees (another seed).
+sizes = dict(image_size=224, grounding_size=256, num_image_tokens=64)
+prepare = dict(type=ensure_demo_data, root='data/demo_base', images=20000, seed=1, sources=['refcoco', 'dam'])
+objects = dict(num_objects=4)  # of one image in a sample: nearly free supervision, the image is encoded once
+
+train_dataloader = dict(
+    dataset=dict(
+        type=ConcatDataset,
+        datasets=[
+            dict(type=RefCOCODataset, data_root='data/demo_base/ref_seg', split='train', prepare=prepare,
+                 **sizes, **objects),
+            *[dict(type=DescribeAnythingDataset, data_root='data/demo_base/dam', split=split, prepare=prepare,
+                   **sizes, **objects) for split in ('COCOStuff', 'LVIS', 'SAV')],
+        ],
+    ),
+    sampler=dict(type=InfiniteSampler, shuffle=True),
+    collate_fn=dict(type=collate_samples),
+    batch_size=48,
+    num_workers=14,
+    persistent_workers=True,
+)
+
+model = dict(
+    type=VideoLLaVASAMModel,
+    tokenizer='assets/tiny',
+    random_weights=True,
+    network=dict(
+        vision_config=dict(hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384,
+                           image_size=224, patch_size=14, attention_bias=True),
+        llm_config=dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                        intermediate_size=384, vocab_size=640, max_position_embeddings=1024,
+                        tie_word_embeddings=False),
+        grounding_config=dict(image_size=256, embed_dim=24, num_heads=1, stages=(1, 2, 3, 1), global_att_blocks=(4, ),
+                              window_spec=(8, 4, 8, 4), d_model=64, decoder_mlp_dim=256),
+        # The IoU head gets no gradient, so its choice would be a random one.
+        mask_selection='single',
+    ),
+    trainable=('vision_model', 'mlp1', 'language_model', 'text_hidden_fcs', 'image_encoder', 'mask_decoder'),
+    loss_mask=dict(weight=2.0, num_points=1024),
+)
+
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=5000)
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [dict(type=OneCycleLR, eta_max=1e-3, total_steps=5000, pct_start=0.05, by_epoch=False)]
+log_processor = dict(type=LogProcessor, by_epoch=False, window_size=50)
+default_hooks.update(
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=1),
+)
+custom_hooks = [
+    dict(type=HeldOutHook, dataloader=dict(
+        dataset=dict(type=RefCOCODataset, data_root='data/demo_base/ref_seg', split='val', prepare=prepare,
+                     max_samples=1000, **sizes),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type=collate_samples),
+        batch_size=32,
+        num_workers=4,
+    )),
+]

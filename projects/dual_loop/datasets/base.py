@@ -1,0 +1,309 @@
+"""What all data sets share: length, repeats, substitutes for bad samples, and the making of one sample."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from mmengine.utils import get_object_from_string
+from torch.utils.data import Dataset
+
+from llava_sam2.image_processing import grounding_pixels, vision_pixels
+from llava_sam2.paths import resolve
+from llava_sam2.randomness import seed_for
+from llava_sam2.regions import region_grid
+
+from .index import Table
+from .lengths import region_token_estimate, text_token_counts
+from .masks import area_mask
+from .quarantine import BadSample, Quarantine
+
+_IMAGE_TAGS = 2  # <img> and </img>
+
+
+class MissingData(FileNotFoundError):
+    """A folder or file that a data set needs is not there."""
+
+
+class GroundedDataset(Dataset):
+    """Objects of images, each with a mask and perhaps a caption.
+
+    One sample is a dictionary (S = image_size, G = grounding_size, g = region_grid):
+
+    =================  =========================  ==========================================================
+    ``pixel_values``   (3, S, S) float32          ImageNet-normalised, for the vision encoder
+    ``g_pixel_values`` (3, G, G) uint8            for the grounding encoder
+    ``prompt_masks``   (g, g) bool                cells that the object touches
+    ``masks``          (G, G) bool                the object
+    ``caption``        str or None
+    ``source``         str                        the data set's name
+    ``describes``      bool                       the caption is a full description of the region, not a mere phrase
+    ``sample_id``      str                        unique and stable within the source
+    ``image_key``      str                        equal for samples of the same image
+    =================  =========================  ==========================================================
+
+    With ``num_objects > 1`` the masks gain a leading axis of 1 .. num_objects objects of that image and ``caption`` is
+    a list. Frame pairs have the names with the suffixes 1 and 2. Every tensor comes straight from the original pixels.
+
+    A subclass provides ``build_index``, ``sample_id``, ``path``, ``read_image`` and ``read_mask``, and may provide
+    ``describe``. The index may hold the columns ``image`` and ``object`` (whole numbers that say which rows share an
+    image and an object), ``caption``, and ``box_width, box_height, area, image_width, image_height`` (pixels, NaN where
+    unknown).
+
+    Args:
+        data_root: folder of the data; relative paths are read against the checkout.
+        image_size: S, side of the vision encoder's picture in pixels.
+        grounding_size: G, side of the grounding encoder's picture in pixels.
+        region_grid: g, cells per side; default image_size // 28, one per image token.
+        num_objects: objects of one image in a sample. The first is the sample's own; the others are drawn without
+            replacement, a function of ``seed`` and the index alone.
+        tokenizer: tokenizer, or ``dict(type=callable, ...)`` that builds one; only to count text tokens for
+            ``modality_length``. Without one, 1.5 tokens a word.
+        num_image_tokens: image tokens in the prompt, for ``modality_length``.
+        repeats: how often the data set stands in one epoch; 2.5 is everything twice and a fixed random half once more.
+        max_samples: use the first so many samples of the index only.
+        optional: a missing folder or file gives an empty data set and a warning instead of an error.
+        seed: of the fractional repeats, the companions and the substitutes.
+        prepare: None, or a callable or ``dict(type=callable, ...)`` that is called once before the folder is read, for
+            example to write demo data.
+        name: the ``source`` of the samples; default depends on the data set.
+
+    Raises:
+        MissingData: a folder or file is not there (unless ``optional``).
+        ValueError: an argument makes no sense.
+    """
+
+    #: Whether captions are full descriptions of their region, which the caption task may learn from.
+    describes = False
+
+    def __init__(self, data_root: str | Path, image_size: int = 448, grounding_size: int = 1024,
+                 region_grid: int | None = None, num_objects: int = 1, tokenizer: Any = None,
+                 num_image_tokens: int = 256, repeats: float = 1, max_samples: int | None = None,
+                 optional: bool = False, seed: int = 0, prepare: Callable | dict | None = None,
+                 name: str | None = None):
+        if not (math.isfinite(repeats) and repeats > 0):
+            raise ValueError(f'repeats must be a number above 0, got {repeats}')
+        for key, value in dict(image_size=image_size, grounding_size=grounding_size, num_objects=num_objects,
+                               max_samples=max_samples, region_grid=region_grid).items():
+            if value is not None and value < 1:
+                raise ValueError(f'{key} must be at least 1, got {value}')
+        self.data_root = resolve(data_root)
+        self.image_size = image_size
+        self.grounding_size = grounding_size
+        self.region_grid = region_grid or max(1, image_size // 28)
+        self.num_objects = num_objects
+        self.tokenizer = tokenizer
+        self.num_image_tokens = num_image_tokens
+        self.repeats = repeats
+        self.max_samples = max_samples
+        self.seed = seed
+        self.source = name or self.default_name()
+        self.quarantine = Quarantine(self.source)
+        if prepare is not None:
+            build(prepare)
+        try:
+            index = self.build_index()
+            if not len(index):
+                raise MissingData(f'{type(self).__name__} found no samples in {self.data_root}: check data_root, or '
+                                  'set optional=True to go on without this data set')
+        except MissingData as error:
+            if not optional:
+                raise
+            print_log(f'{self.source} is left out (optional=True): {error}', 'current', logging.WARNING)
+            index = Table(dict(object=np.zeros(0, np.int64)))
+        self.index = index if max_samples is None else index.head(max_samples)
+        self.quarantine.num_samples = len(self.index) + self.quarantine.count
+        self.quarantine.check()
+        self._extra_rows = self._draw_extra_rows()
+        self._by_image: tuple[np.ndarray, np.ndarray] | None = None
+
+    # What a subclass provides ---------------------------------------------------------------------------------------
+
+    def default_name(self) -> str:
+        raise NotImplementedError
+
+    def build_index(self) -> Table:
+        """Read what the folder holds, sorted, without opening images.
+
+        Raises:
+            MissingData: through ``require``.
+        """
+        raise NotImplementedError
+
+    def sample_id(self, row: int) -> str:
+        """Name of one row, unique and stable within the source."""
+        raise NotImplementedError
+
+    def path(self, row: int) -> Path:
+        """The image file of one row (or the file that holds the image)."""
+        raise NotImplementedError
+
+    def read_image(self, row: int) -> torch.Tensor:
+        """(3, H, W) uint8 RGB in original size. Raises ``BadSample``."""
+        raise NotImplementedError
+
+    def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
+        """(height, width) bool, the row's own object. Raises ``BadSample``."""
+        raise NotImplementedError
+
+    def describe(self, row: int) -> dict[str, str | None]:
+        """The words of one row: ``caption``, and what else a source has (``label``, ``kind``)."""
+        return dict(caption=None)
+
+    # Helpers for subclasses -----------------------------------------------------------------------------------------
+
+    def require(self, path: Path, argument: str, remedy: str) -> Path:
+        """Return ``path``, or raise ``MissingData`` that names it, the argument that led there and what to do."""
+        if not path.exists():
+            raise MissingData(f'{path} does not exist ({type(self).__name__}, from {argument}). {remedy}, or set '
+                              'optional=True to go on without this data set')
+        return path
+
+    def full(self, builder) -> bool:
+        """Whether the index already holds ``max_samples`` rows, so that reading may end."""
+        return self.max_samples is not None and len(builder) >= self.max_samples
+
+    # Map-style data set ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        rows = len(self.index)
+        return rows * int(self.repeats) + len(self._extra_rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample. A bad one is replaced by another row, a function of seed and row alone, and quarantined.
+
+        Raises:
+            IndexError: outside 0 .. len - 1.
+            TooManyBadSamples: see ``Quarantine``.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f'index {index} is outside the {len(self)} samples of {self.source}')
+        wanted = row = self.row(index)
+        attempt = 0
+        while True:
+            try:
+                sample = self.load(row, index)
+            except BadSample as error:
+                self.quarantine.record(self.sample_id(row), error.path or self.path(row), error.reason)
+            else:
+                self.quarantine.good()
+                return sample
+            attempt += 1
+            row = seed_for(self.seed, 'substitute', self.source, wanted, attempt) % len(self.index)
+
+    def row(self, index: int) -> int:
+        """The row of the table that position ``index`` of the repeated data set shows."""
+        whole = len(self.index) * int(self.repeats)
+        return index % len(self.index) if index < whole else int(self._extra_rows[index - whole])
+
+    @property
+    def modality_length(self) -> list[int]:
+        """Sequence length of every sample, repeats included: image block, region tokens (estimated from the box), text.
+
+        XTuner's ``LengthGroupedSampler`` groups by it. Of several objects the sample's own one counts: each is a
+        sequence of its own.
+        """
+        lengths = np.full(len(self.index), self.num_image_tokens + _IMAGE_TAGS) + self._region_tokens()
+        if 'caption' in self.index:
+            tokenizer = build(self.tokenizer) if isinstance(self.tokenizer, dict) else self.tokenizer
+            captions = self.index['caption']
+            lengths += text_token_counts((captions[row] for row in range(len(captions))), tokenizer)
+        return np.concatenate([np.tile(lengths, int(self.repeats)), lengths[self._extra_rows]]).tolist()
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}({self.source}: {len(self)} samples, {len(self.index)} distinct, '
+                f'data_root={self.data_root})')
+
+    # One sample -----------------------------------------------------------------------------------------------------
+
+    def load(self, row: int, index: int) -> dict[str, Any]:
+        """The sample of ``row``; ``index`` only chooses its companions. Raises ``BadSample``."""
+        image = self.read_image(row)
+        objects = [self._object(row, image)]
+        if self.num_objects > 1:
+            for companion in self._companions(row, index):
+                try:
+                    objects.append(self._object(companion, image))
+                except BadSample as error:
+                    self.quarantine.record(self.sample_id(companion), error.path or self.path(companion), error.reason)
+                if len(objects) == self.num_objects:
+                    break
+        sample = self.pixels(image)
+        if self.num_objects > 1:
+            sample |= {key: torch.stack([each[key] for each in objects]) for key in ('prompt_masks', 'masks')}
+            sample |= {key: [each[key] for each in objects] for key in objects[0] if key not in sample}
+        else:
+            sample |= objects[0]
+        return sample | self.identity(row)
+
+    def pixels(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Both encoders' pictures of an original image (3, H, W) uint8."""
+        return dict(pixel_values=vision_pixels(image, self.image_size),
+                    g_pixel_values=grounding_pixels(image, self.grounding_size))
+
+    def regions(self, mask: np.ndarray) -> dict[str, torch.Tensor]:
+        """Prompt cells and target of an original mask (H, W) bool.
+
+        Raises:
+            BadSample: the mask is empty.
+        """
+        if not mask.any():
+            raise BadSample('the mask is empty')
+        return dict(prompt_masks=region_grid(torch.from_numpy(mask), self.region_grid),
+                    masks=torch.from_numpy(area_mask(mask, self.grounding_size)))
+
+    def identity(self, row: int) -> dict[str, str]:
+        """Where a sample comes from."""
+        return dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes,
+                    image_key=f'{self.source}:{self.path(row)}')
+
+    def _object(self, row: int, image: torch.Tensor) -> dict[str, Any]:
+        return self.regions(self.read_mask(row, *image.shape[1:])) | self.describe(row)
+
+    def _companions(self, row: int, index: int) -> Iterator[int]:
+        """Rows of the other objects of the row's image, in an order fixed by (seed, index); one row per object."""
+        if 'image' not in self.index:
+            return
+        images, objects = self.index['image'], self.index['object']
+        if self._by_image is None:
+            order = np.argsort(images, kind='stable')
+            self._by_image = order, images[order]
+        order, grouped = self._by_image
+        start, stop = np.searchsorted(grouped, [images[row], images[row] + 1])
+        rows = order[start:stop]
+        rng = np.random.default_rng(seed_for(self.seed, 'companions', self.source, index))
+        for number in rng.permutation(np.setdiff1d(objects[rows], objects[row])):
+            yield int(rng.choice(rows[objects[rows] == number]))
+
+    # Index arithmetic -----------------------------------------------------------------------------------------------
+
+    def _draw_extra_rows(self) -> np.ndarray:
+        rows = len(self.index)
+        count = round(rows * self.repeats) - rows * int(self.repeats)
+        if rows and not count and self.repeats < 1:
+            count = 1
+        rng = np.random.default_rng(seed_for(self.seed, 'repeats', self.source))
+        return np.sort(rng.permutation(rows)[:count])
+
+    def _region_tokens(self) -> np.ndarray:
+        columns = ('box_width', 'box_height', 'area', 'image_width', 'image_height')
+        unknown = np.full(len(self.index), np.nan)
+        return region_token_estimate(*(self.index[name] if name in self.index else unknown for name in columns),
+                                     grid=self.region_grid)
+
+
+def build(spec: Callable | dict) -> Any:
+    """Call a callable, or the ``type`` of a dictionary with its other entries; a dumped config names it by its path."""
+    if not isinstance(spec, dict):
+        return spec()
+    arguments = dict(spec)
+    function = named = arguments.pop('type')
+    if isinstance(named, str):
+        function = get_object_from_string(named)
+    if not callable(function):
+        raise ValueError(f'type={named!r} is not the dotted path of something that can be called')
+    return function(**arguments)

@@ -1,0 +1,131 @@
+"""Stored masks to pixels, and pixels to the resolution of the mask decoder's target."""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco
+
+from .quarantine import BadSample
+
+# Coverages are sums of a few float32 products; one half must not depend on their last bit.
+_HALF = 0.5 + 1e-6
+
+
+def decode_segmentation(segmentation: list | dict, height: int, width: int, path: str | Path) -> np.ndarray:
+    """Decode one COCO-style segmentation.
+
+    Args:
+        segmentation: list of polygons [x1, y1, x2, y2, ...] in pixels (pixels under several polygons count once), or
+            a run-length code ``{size: [H, W], counts}`` with counts as list of integers or compressed text.
+        height, width: of the image, which the mask must fit.
+        path: file it comes from, for the message.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        BadSample: malformed, or made for another image size.
+    """
+    if isinstance(segmentation, list):
+        return _decode_polygons(segmentation, height, width, path)
+    if not isinstance(segmentation, dict) or not {'size', 'counts'} <= segmentation.keys():
+        raise BadSample('a segmentation is neither a list of polygons nor {size, counts}', path)
+    size, counts = segmentation['size'], segmentation['counts']
+    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
+        raise BadSample(f'a mask of size {size} belongs to an image of height, width [{height}, {width}]', path)
+    runs = run_lengths(counts, path)
+    # pycocotools returns uninitialised memory for runs that end early.
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise BadSample(f'the runs of a mask do not add up to its {height} x {width} pixels', path)
+    if isinstance(counts, list):
+        return coco.decode(coco.frPyObjects(dict(size=[height, width], counts=runs.tolist()), height, width)) > 0
+    return coco.decode(dict(size=[height, width], counts=counts)) > 0
+
+
+def run_lengths(counts: list | str | bytes, path: str | Path) -> np.ndarray:
+    """The run lengths of a COCO run-length code, background first: (runs,) int64.
+
+    Compressed counts hold 5 bits a character (offset 48, bit 5 = more follows, sign in bit 4 of the last one); from
+    the fourth run on the difference to the run before last is stored (pycocotools, common/maskApi.c).
+
+    Raises:
+        BadSample: not such a code.
+    """
+    if isinstance(counts, list):
+        if not all(isinstance(run, int) and 0 <= run < 2**32 for run in counts):
+            raise BadSample('the counts of a mask are not a list of whole numbers from 0', path)
+        return np.asarray(counts, dtype=np.int64)
+    if not isinstance(counts, (str, bytes)):
+        raise BadSample(f'the counts of a mask are of type {type(counts).__name__}', path)
+    codes = np.frombuffer(counts.encode('utf-8') if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    if len(codes) == 0 or (codes < 0).any() or (codes > 63).any() or codes[-1] & 32:
+        raise BadSample('the counts of a mask are not a COCO run-length code', path)
+    last = np.flatnonzero(codes & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(codes)) - np.repeat(first, last - first + 1)
+    if place.max() > 6:
+        raise BadSample('the counts of a mask are not a COCO run-length code', path)
+    values = np.add.reduceat((codes & 31) << (5 * place), first)
+    values -= np.where(codes[last] & 16, np.int64(1) << (5 * (place[last] + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def area_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resample a mask to ``size`` x ``size``: on where more than half of the target pixel's area is inside.
+
+    An object too thin to fill half of any target pixel would vanish; it then keeps every pixel that it touches, so a
+    non-empty mask never becomes empty.
+
+    Args:
+        mask: (H, W) bool.
+        size: side of the result, the mask decoder's image size.
+
+    Returns:
+        (size, size) bool.
+    """
+    # One axis at a time, since OpenCV's area mode is exact in both directions only for that.
+    coverage = cv2.resize(mask.astype(np.float32), (size, mask.shape[0]), interpolation=cv2.INTER_AREA)
+    coverage = cv2.resize(coverage, (size, size), interpolation=cv2.INTER_AREA)
+    inside = coverage > _HALF
+    return inside if inside.any() else coverage > 0
+
+
+def mask_to_size(mask: np.ndarray, height: int, width: int, path: str | Path) -> np.ndarray:
+    """Bring a mask that was stored at another resolution than its image to the image's pixels.
+
+    Args:
+        mask: (h, w) bool.
+        height, width: of the image.
+        path: the mask's file, for the message.
+
+    Returns:
+        (height, width) bool; enlarged bilinearly and cut at one half, which keeps outlines straight.
+
+    Raises:
+        BadSample: its proportions are not the image's.
+    """
+    if mask.shape == (height, width):
+        return mask
+    rows, columns = mask.shape
+    # One and a half pixels for rounding, 5 % for pictures scaled by hand.
+    if abs(columns - rows * width / height) > 1.5 + 0.05 * columns:
+        raise BadSample(f'a mask of {rows} x {columns} pixels does not fit its image of {height} x {width}', path)
+    shrinks = rows > height or columns > width
+    kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=kernel) > _HALF
+
+
+def _decode_polygons(polygons: list, height: int, width: int, path: str | Path) -> np.ndarray:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise BadSample('a polygon is not a list [x1, y1, x2, y2, ...] of at least three points', path)
+        limit = 10 * max(height, width)
+        if not all(isinstance(x, (int, float)) and math.isfinite(x) and abs(x) < limit for x in polygon):
+            raise BadSample('a polygon has a coordinate that is no number or far outside the image', path)
+    if not polygons:
+        return np.zeros((height, width), dtype=bool)
+    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))) > 0

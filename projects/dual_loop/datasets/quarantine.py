@@ -1,0 +1,147 @@
+"""Bad samples: written down, counted, and a clear stop when there are too many."""
+
+import fcntl
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.logging import print_log
+from torch.utils.data import Dataset
+
+FILE_NAME = 'bad_samples.jsonl'
+MAX_SHARE = 0.01
+MIN_ALLOWED = 10
+MAX_IN_A_ROW = 100
+MAX_LOGGED = 100
+
+
+class BadSample(ValueError):
+    """One sample cannot be used. Readers raise it; ``GroundedDataset`` answers with a substitute.
+
+    Args:
+        reason: what is wrong, one sentence.
+        path: the file it is wrong in, if it is another one than the sample's own.
+    """
+
+    def __init__(self, reason: str, path: str | Path | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+
+class TooManyBadSamples(RuntimeError):
+    """The data set is broken beyond what a substitute may hide; training stops."""
+
+
+class Quarantine:
+    """The bad samples of one data set.
+
+    A sample counts once, however often it is met. Training stops when more than ``max(10, 1 % of num_samples)``
+    distinct samples are bad, or when 100 attempts in a row fail in one process. Once ``attach`` has named a file, the
+    count is that of the file, which all workers and ranks share, so the limit holds for them together and over a
+    resume. Whoever repairs the data deletes the file.
+
+    Args:
+        source: name of the data set, as in the field ``source`` of its samples.
+        num_samples: number of its distinct samples; set once the index is known.
+    """
+
+    def __init__(self, source: str, num_samples: int = 0):
+        self.source = source
+        self.num_samples = num_samples
+        self.file: Path | None = None
+        self.in_a_row = 0
+        self._entries: dict[str, dict] = {}
+        self._written: set[str] = set()
+        self._read_up_to = 0
+
+    def attach(self, file: str | Path) -> None:
+        """Append from now on to ``file`` (.jsonl), beginning with what was recorded before."""
+        self.file = Path(file)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._written = set()
+        self._read_up_to = 0
+        self._exchange()
+
+    @property
+    def entries(self) -> list[dict[str, str]]:
+        """The distinct bad samples (source, sample_id, path, reason); with a file, those of all workers and ranks."""
+        if self.file is not None:
+            self._exchange()
+        return list(self._entries.values())
+
+    @property
+    def count(self) -> int:
+        return len(self.entries)
+
+    def good(self) -> None:
+        """A sample was read: a row of failures ends here."""
+        self.in_a_row = 0
+
+    def note(self, sample_id: str, path: str | Path, reason: str) -> None:
+        """Write down one bad sample. While an index is made, when the limit is not known yet; else ``record``."""
+        if sample_id in self._entries:
+            return
+        self._entries[sample_id] = dict(source=self.source, sample_id=sample_id, path=str(path), reason=reason)
+        if len(self._entries) <= MAX_LOGGED:
+            print_log(f'bad sample {sample_id} of {self.source} is not used: {reason} ({path})', 'current',
+                      logging.WARNING)
+        if self.file is not None:
+            self._exchange()
+
+    def record(self, sample_id: str, path: str | Path, reason: str) -> None:
+        """Write down one bad sample that was met in training or evaluation.
+
+        Raises:
+            TooManyBadSamples: above one of the limits.
+        """
+        self.note(sample_id, path, reason)
+        self.in_a_row += 1
+        if self.in_a_row >= MAX_IN_A_ROW:
+            raise TooManyBadSamples(f'{self.in_a_row} samples in a row of {self.source} could not be read, the last '
+                                    f'one is {path}: {reason}. {self._remedy()}')
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``TooManyBadSamples`` when more distinct samples are bad than the share that may be."""
+        allowed = max(MIN_ALLOWED, MAX_SHARE * self.num_samples)
+        if len(self._entries) > allowed:
+            last = next(reversed(self._entries.values()))
+            raise TooManyBadSamples(
+                f'{len(self._entries)} of {self.num_samples} samples of {self.source} are bad, more than the '
+                f'{allowed:.0f} that may be; the last one is {last["path"]}: {last["reason"]}. {self._remedy()}')
+
+    def _remedy(self) -> str:
+        listed = 'Set a work_dir to get a list of them' if self.file is None else f'They are listed in {self.file}'
+        return f'{listed}; repair or remove these files, delete the list and start again.'
+
+    def _exchange(self) -> None:
+        """Read what others appended, then append what they have not. One writer at a time, whole lines only."""
+        with open(self.file, 'a+', encoding='utf-8') as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(self._read_up_to)
+            for line in stream:
+                entry = json.loads(line)
+                if entry['source'] == self.source:
+                    self._entries.setdefault(entry['sample_id'], entry)
+                    self._written.add(entry['sample_id'])
+            for sample_id in self._entries.keys() - self._written:
+                stream.write(json.dumps(self._entries[sample_id]) + '\n')
+                self._written.add(sample_id)
+            stream.flush()
+            self._read_up_to = stream.tell()
+
+
+def quarantines(dataset: Dataset) -> Iterator[Quarantine]:
+    """The quarantines of a data set, also inside torch's ``ConcatDataset``, ``Subset`` and the like."""
+    if hasattr(dataset, 'quarantine'):
+        yield dataset.quarantine
+    for part in getattr(dataset, 'datasets', [dataset.dataset] if hasattr(dataset, 'dataset') else []):
+        yield from quarantines(part)
+
+
+def set_work_dir(dataset: Dataset, work_dir: str | Path) -> None:
+    """Send the bad samples of ``dataset`` to ``work_dir``/bad_samples.jsonl. Call it before the first batch."""
+    for quarantine in quarantines(dataset):
+        quarantine.attach(Path(work_dir) / FILE_NAME)

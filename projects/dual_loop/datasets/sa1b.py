@@ -1,0 +1,114 @@
+"""SA-1B: pictures with about a hundred masks each and no words."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import DATASETS
+
+from .base import GroundedDataset
+from .images import read_bytes, read_image
+from .index import Table, TableBuilder
+from .masks import decode_segmentation
+from .quarantine import BadSample
+from .sav import find_files
+
+
+@DATASETS.register_module()
+class SA1BDataset(GroundedDataset):
+    """One sample per annotation.
+
+    Layouts below ``data_root``: the release's ``sa_000000/sa_1.jpg`` with ``sa_1.json`` beside it, or ``img/*.jpg``
+    with ``js/*.json``. Masks may be polygons or run-length codes.
+
+    Args:
+        data_root: folder of the pictures and annotation files.
+        **common: see ``GroundedDataset``.
+    """
+
+    def __init__(self, data_root: str | Path, **common):
+        self._last_file: tuple[str, list] | None = None
+        super().__init__(data_root, **common)
+
+    def default_name(self) -> str:
+        return 'sa1b'
+
+    def build_index(self) -> Table:
+        root = self.require(self.data_root, 'data_root', 'Unpack the SA-1B archives there')
+        builder = TableBuilder(file=str, image=int, object=int, position=int, box_width=float, box_height=float,
+                               area=float, image_width=float, image_height=float)
+        for number, file in enumerate(find_files(root, '*.json')):
+            if self.full(builder):
+                break
+            try:
+                size, annotations = read_annotations(root / file)
+            except BadSample as error:
+                self.quarantine.note(Path(file).stem, root / file, error.reason)
+                continue
+            for position, annotation in enumerate(annotations):
+                _, _, box_width, box_height = _numbers(annotation.get('bbox'), 4)
+                builder.append(file=file, image=number, object=_identity(annotation, position), position=position,
+                               box_width=box_width, box_height=box_height, image_width=size[0], image_height=size[1],
+                               area=_numbers([annotation.get('area')], 1)[0])
+        return builder.build()
+
+    def sample_id(self, row: int) -> str:
+        return f'{Path(self.index["file"][row]).stem}_{self.index["object"][row]}'
+
+    def path(self, row: int) -> Path:
+        return image_of(self.data_root / self.index['file'][row])
+
+    def read_image(self, row: int) -> torch.Tensor:
+        return read_image(self.path(row))
+
+    def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
+        file, position = self.index['file'][row], self.index['position'][row]
+        path = self.data_root / file
+        if self._last_file is None or self._last_file[0] != file:
+            self._last_file = file, read_annotations(path)[1]
+        annotations = self._last_file[1]
+        if position >= len(annotations):
+            raise BadSample(f'annotation {position} has gone since the index was made', path)
+        return decode_segmentation(annotations[position].get('segmentation'), height, width, path)
+
+
+def image_of(annotation_file: Path) -> Path:
+    """The picture of an annotation file, in either layout."""
+    folder = annotation_file.parent
+    if folder.name == 'js':
+        folder = folder.parent / 'img'
+    return folder / f'{annotation_file.stem}.jpg'
+
+
+def read_annotations(path: Path) -> tuple[tuple[float, float], list[dict]]:
+    """An annotation file: ((width, height) in pixels, NaN if it does not say; its annotations).
+
+    Raises:
+        BadSample: missing, empty or not such a file.
+    """
+    try:
+        content = json.loads(read_bytes(path))
+    except ValueError as error:
+        if isinstance(error, BadSample):
+            raise
+        raise BadSample(f'is not a JSON file: {error}', path) from error
+    annotations = content.get('annotations') if isinstance(content, dict) else None
+    if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
+        raise BadSample('has no list of annotations', path)
+    image = content.get('image')
+    image = image if isinstance(image, dict) else {}
+    return tuple(_numbers([image.get('width'), image.get('height')], 2)), annotations
+
+
+def _identity(annotation: dict, position: int) -> int:
+    identity = annotation.get('id')
+    return identity if isinstance(identity, int) else position
+
+
+def _numbers(values: object, count: int) -> list[float]:
+    """``count`` numbers, NaN where there is none: these only estimate lengths, a mask decides over the sample."""
+    if not isinstance(values, list) or len(values) != count:
+        return [math.nan] * count
+    return [value if isinstance(value, (int, float)) else math.nan for value in values]

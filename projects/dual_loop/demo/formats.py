@@ -1,0 +1,250 @@
+"""Writers of the five on-disk formats.
+
+Each source is a pair of functions. `write(folder, rngs, start)` draws one scene per generator, writes its files and
+returns plain records; `index(folder, records)` writes the files that list everything, from the records of all scenes.
+A scene depends on its own generator only, so any split of the work gives the same bytes.
+"""
+import csv
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from dual_loop.demo.masks import mask_box, mask_polygons, mask_rle
+from dual_loop.demo.rendering import draw_pair, draw_scene
+from dual_loop.demo.scene import SHAPES
+from dual_loop.demo.wording import describe, refer, sentence_form
+
+JPEG_QUALITY = 92
+FOLDER_SIZE = 1000  # files of one SA-V or SA-1B folder
+OPEN_IMAGES_MASK_SCALE = 0.75  # Open Images stores masks smaller than their image
+OPEN_IMAGES_LABELS = {shape: f'/m/0{1000 + k}' for k, shape in enumerate(SHAPES)}
+CATEGORIES = {shape: k for k, shape in enumerate(SHAPES, start=1)}
+REF_SPLITS = {1: 'val', 2: 'testA', 3: 'testB', 11: 'val'}  # by image index modulo 20; all others are 'train'
+MAX_SENTENCES = 3  # of one RefCOCO object
+DAM_IMAGE_IDS = {'COCOStuff': 10_000_000, 'LVIS': 20_000_000}  # first `img_id`: never one of RefCOCO's
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of the demo.
+
+    Attributes:
+        number: Part of the random key of its scenes; never reused, so sources share no scene.
+        share: Scenes as a share of the `images` asked for.
+        folder: Folder below the root.
+        write: Draws scenes, writes their files, returns their records.
+        index: Writes the listing files from all records; None where the format has none.
+    """
+
+    number: int
+    share: float
+    folder: str
+    write: Callable
+    index: Callable | None = None
+
+
+def write_sav(folder, rngs, start):
+    """SA-V frame pairs of one object: uint8 `frame1`, `frame2` (H, W, 3) RGB and `mask1`, `mask2` (H, W), 0 or 255."""
+    for number, rng in enumerate(rngs, start):
+        (_, frame1, masks1), (_, frame2, masks2) = draw_pair(rng)
+        target = int(rng.integers(len(masks1)))
+        mask1, mask2 = (masks[target] * np.uint8(255) for masks in (masks1, masks2))
+        path = _prepared(folder / f'sav_{number // FOLDER_SIZE:06d}' / f'masklet_data_{number:05d}.npz')
+        # As np.savez_compressed, at the fastest level: the default one takes longer than all the drawing.
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in dict(frame1=frame1, mask1=mask1, frame2=frame2, mask2=mask2).items():
+                with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+    return []
+
+
+def write_sa1b(folder, rngs, start):
+    """SA-1B release layout: sa_N.jpg and sa_N.json with compressed run lengths."""
+    for number, rng in enumerate(rngs, start + 1):
+        scene, image, masks = draw_scene(rng)
+        annotations = []
+        for k, (item, mask) in enumerate(zip(scene.objects, masks)):
+            row, column = np.argwhere(mask)[mask.sum() // 2]
+            annotations.append(dict(
+                id=number * 100 + k, segmentation=mask_rle(mask), area=int(mask.sum()), bbox=mask_box(mask),
+                crop_box=[0, 0, scene.width, scene.height], point_coords=[[float(column), float(row)]],
+                predicted_iou=round(float(rng.uniform(0.88, 1)), 4),
+                stability_score=round(float(rng.uniform(0.92, 1)), 4)))
+        info = dict(image_id=number, width=scene.width, height=scene.height, file_name=f'sa_{number}.jpg')
+        path = _prepared(folder / f'sa_{number // FOLDER_SIZE:06d}' / f'sa_{number}.jpg')
+        path.write_bytes(_jpeg(image))
+        path.with_suffix('.json').write_text(json.dumps(dict(image=info, annotations=annotations)))
+    return []
+
+
+def write_openimages(folder, rngs, start):
+    """Open Images v7 images and mask files; records are the rows of the annotation table."""
+    rows = []
+    for number, rng in enumerate(rngs, start):
+        scene, image, masks = draw_scene(rng)
+        image_id = f'{number:016x}'
+        _prepared(folder / 'images' / 'train' / f'{image_id}.jpg').write_bytes(_jpeg(image))
+        stored_size = [round(side * OPEN_IMAGES_MASK_SCALE) for side in (scene.width, scene.height)]
+        for k, (item, mask) in enumerate(zip(scene.objects, masks)):
+            label, box_id = OPEN_IMAGES_LABELS[item.shape], f'{number * 16 + k:08x}'
+            name = f'{image_id}_{label.strip("/").replace("/", "")}_{box_id}.png'
+            smaller = cv2.resize(mask * np.uint8(255), stored_size, interpolation=cv2.INTER_AREA) > 127
+            Image.fromarray(smaller).save(_prepared(folder / 'masks' / 'train' / name))
+            x, y, width, height = mask_box(mask)
+            rows.append(dict(
+                MaskPath=name, ImageID=image_id, LabelName=label, BoxID=box_id,
+                BoxXMin=round(x / scene.width, 6), BoxXMax=round((x + width) / scene.width, 6),
+                BoxYMin=round(y / scene.height, 6), BoxYMax=round((y + height) / scene.height, 6),
+                PredictedIoU=round(float(rng.uniform(0.8, 1)), 5), Clicks=''))
+    return rows
+
+
+def index_openimages(folder, rows):
+    """The annotation table and the names of the labels."""
+    names = [dict(LabelName=label, DisplayName=shape.capitalize()) for shape, label in OPEN_IMAGES_LABELS.items()]
+    for name, table in (('train-annotations-object-segmentation.csv', rows), ('oidv7-class-descriptions.csv', names)):
+        with open(folder / name, 'w', newline='') as file:
+            writer = csv.DictWriter(file, list(table[0]), lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(table)
+
+
+def write_refcoco(folder, rngs, start):
+    """COCO-named images; one record {image, annotations, refs} per scene.
+
+    Beyond the public format an annotation has `attributes` and a sentence has `kind`, 'attribute' or 'relation'.
+    """
+    records = []
+    for number, rng in enumerate(rngs, start):
+        scene, image, masks = draw_scene(rng)
+        image_id, name = number + 1, f'COCO_train2014_{number + 1:012d}'
+        _prepared(folder / 'coco2014' / 'train2014' / f'{name}.jpg').write_bytes(_jpeg(image))
+        annotations, refs = [], []
+        for k, (item, mask) in enumerate(zip(scene.objects, masks)):
+            ann_id, ids = number * 10 + k + 1, dict(image_id=image_id, category_id=CATEGORIES[item.shape])
+            annotations.append(dict(
+                id=ann_id, **ids, iscrowd=0, area=float(mask.sum()), bbox=[float(v) for v in mask_box(mask)],
+                segmentation=mask_polygons(mask), attributes=asdict(item)))
+            written = {}
+            for _ in range(int(rng.integers(1, MAX_SENTENCES + 1))):
+                sentence = refer(rng, scene, k)
+                written[sentence.text] = sentence.kind
+            sentences = [dict(raw=sentence_form(text), sent=text, tokens=text.split(), kind=kind)
+                         for text, kind in written.items()]
+            refs.append(dict(ann_id=ann_id, **ids, split=REF_SPLITS.get(number % 20, 'train'),
+                             file_name=f'{name}_{ann_id}.jpg', sentences=sentences))
+        info = dict(id=image_id, file_name=f'{name}.jpg', height=scene.height, width=scene.width, license=1)
+        records.append(dict(image=info, annotations=annotations, refs=refs))
+    return records
+
+
+def index_refcoco(folder, records):
+    """instances.json and refs(unc).p; references and sentences are numbered in order."""
+    refs, sentences = [ref for record in records for ref in record['refs']], 0
+    for ref_id, ref in enumerate(refs):
+        ref['ref_id'] = ref_id
+        ref['sent_ids'] = list(range(sentences, sentences + len(ref['sentences'])))
+        sentences += len(ref['sentences'])
+        for sent_id, sentence in zip(ref['sent_ids'], ref['sentences']):
+            sentence['sent_id'] = sent_id
+    instances = dict(
+        info=dict(description='Synthetic scenes'), licenses=[dict(id=1, name='Apache-2.0', url='')],
+        images=[record['image'] for record in records],
+        annotations=[annotation for record in records for annotation in record['annotations']],
+        categories=[dict(id=k, name=shape, supercategory='shape') for shape, k in CATEGORIES.items()])
+    (folder / 'instances.json').write_text(json.dumps(instances))
+    (folder / 'refs(unc).p').write_bytes(_pickled(refs))
+
+
+def write_dam_coco_stuff(folder, rngs, start):
+    """Describe Anything, one entry per image with all of its regions."""
+    def entries(number, rng):
+        scene, image, masks = draw_scene(rng)
+        regions = [_region(rng, scene, masks, k, DAM_IMAGE_IDS['COCOStuff'] + number) for k in range(len(masks))]
+        yield f'cocostuff_{number}', regions, [('.jpg', image)]
+
+    return _write_dam(folder, rngs, start, entries)
+
+
+def write_dam_lvis(folder, rngs, start):
+    """Describe Anything, one entry per region: two entries repeat one image."""
+    def entries(number, rng):
+        scene, image, masks = draw_scene(rng)
+        for k in range(2):
+            region = _region(rng, scene, masks, k, DAM_IMAGE_IDS['LVIS'] + number)
+            yield f'lvis_{number * 10 + k}', [region], [('.jpg', image)]
+
+    return _write_dam(folder, rngs, start, entries)
+
+
+def write_dam_sav(folder, rngs, start):
+    """Describe Anything, one entry per clip of two frames named {id}.{t}.jpg; mask and caption belong to frame 0."""
+    def entries(number, rng):
+        (scene, frame1, masks), (_, frame2, _) = draw_pair(rng)
+        target = int(rng.integers(len(masks)))
+        yield f'sav_{number}', [_region(rng, scene, masks, target)], [('.0.jpg', frame1), ('.1.jpg', frame2)]
+
+    return _write_dam(folder, rngs, start, entries)
+
+
+def index_dam(folder, records):
+    """annotations.json: id -> list of regions."""
+    (folder / 'annotations.json').write_text(json.dumps(dict(records)))
+
+
+def _write_dam(folder, rngs, start, entries):
+    """One tar of images and pickled regions for these scenes; records are (id, regions)."""
+    records = []
+    with tarfile.open(_prepared(folder / 'images' / f'{start:08d}.tar'), 'w', format=tarfile.USTAR_FORMAT) as archive:
+        for number, rng in enumerate(rngs, start):
+            for entry, regions, frames in entries(number, rng):
+                members = [(entry + suffix, _jpeg(frame)) for suffix, frame in frames]
+                for name, data in [*members, (f'{entry}.pickle', _pickled(regions))]:
+                    member = tarfile.TarInfo(name)  # modification time 0
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+                records.append((entry, regions))
+    return records
+
+
+def _region(rng, scene, masks, target, image_id=None):
+    region = dict(caption=describe(rng, scene, target).text, mask_rle=mask_rle(masks[target]))
+    return region if image_id is None else dict(region, img_id=image_id)
+
+
+def _pickled(data):
+    # Pickle stores an equal string once or twice by its identity; fresh strings give the same bytes in any process.
+    return pickle.dumps(json.loads(json.dumps(data)), protocol=2)
+
+
+def _jpeg(image):
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    encoded, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
+    if not encoded:
+        raise RuntimeError(f'OpenCV could not encode an image of shape {image.shape} as JPEG')
+    return data.tobytes()
+
+
+def _prepared(path: Path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+SOURCES = {
+    'sav': Source(1, 1, 'sav', write_sav),
+    'sa1b': Source(2, 1, 'sa1b', write_sa1b),
+    'openimages': Source(3, 1, 'openimages', write_openimages, index_openimages),
+    'refcoco': Source(4, 1, 'ref_seg/refcoco', write_refcoco, index_refcoco),
+    'dam_COCOStuff': Source(5, 0.5, 'dam/COCOStuff', write_dam_coco_stuff, index_dam),
+    'dam_LVIS': Source(6, 0.25, 'dam/LVIS', write_dam_lvis, index_dam),
+    'dam_SAV': Source(7, 0.25, 'dam/SAV', write_dam_sav, index_dam),
+}

@@ -1,0 +1,191 @@
+"""Making a complete demo folder, once, whoever asks first."""
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from dual_loop.demo.formats import SOURCES
+from dual_loop.demo.scene import sample_scene
+from dual_loop.demo.wording import describe, refer
+from llava_sam2.paths import resolve
+
+FORMAT = 1  # raise it with every change of content, so that folders made before it are not taken for current ones
+MANIFEST = 'manifest.json'
+MIN_IMAGES = 4  # one for each RefCOCO split
+CHUNK = 50  # scenes of one unit of work and of one tar; independent of the number of workers
+CORPUS_SOURCE = 8  # random key of the tokenizer corpus; the data sets have 1 to 7
+
+
+def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources=None):
+    """Write synthetic data in the five on-disk formats: SA-V pairs, SA-1B, Open Images, RefCOCO and Describe Anything.
+
+    The content is a function of `images` and `seed` alone. It appears under `out` at once when it is complete.
+
+    Args:
+        out (str | Path): Folder to make; it must not exist or be empty.
+        images (int): Scenes of each of SA-V, SA-1B, Open Images and RefCOCO; Describe Anything has as many in all,
+            half of them in COCOStuff and a quarter each in LVIS and SAV. At least 4.
+        seed (int): Not negative; different seeds share no scene.
+        workers (int | None): Processes; None takes one per available core, at most 16.
+        progress (bool): Show a progress bar.
+        sources (list[str] | None): Some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all.
+
+    Returns:
+        Path: `out`.
+
+    Raises:
+        ValueError: Settings out of range.
+        FileExistsError: `out` holds something already.
+    """
+    out = Path(out).absolute()
+    names = _check_settings(images, seed, workers, sources)
+    with _lock(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(f'{out} is not empty: remove it or choose another folder for the demo data')
+        _build(out, images, seed, workers, progress, names)
+    return out
+
+
+def ensure_demo_data(root, images=400, seed=0, workers=None, progress=False, sources=None):
+    """Make the demo data unless a complete set with the same settings is there; safe to call from several processes.
+
+    Args:
+        root (str | Path): Folder of the demo data.
+        images (int): As in `make_demo_data`.
+        seed (int): As in `make_demo_data`.
+        workers (int | None): As in `make_demo_data`.
+        progress (bool): Show a progress bar.
+        sources (list[str] | None): As in `make_demo_data`.
+
+    Returns:
+        Path: `root`.
+
+    Raises:
+        ValueError: Settings out of range, or `root` holds demo data of other settings.
+        FileExistsError: `root` holds something else.
+    """
+    root = resolve(root)
+    names = _check_settings(images, seed, workers, sources)
+    if _is_current(root, images, seed, names):  # no lock needed, so that a read-only folder will do
+        return root
+    with _lock(root):
+        if not _is_current(root, images, seed, names):
+            _build(root, images, seed, workers, progress, names)
+    return root
+
+
+def demo_corpus(seed, n):
+    """Sentences of the demo world to train a tokenizer on; their scenes are in no data set.
+
+    Args:
+        seed (int): Not negative.
+        n (int): How many.
+
+    Returns:
+        list[str]: `n` texts, expressions and descriptions in turn.
+    """
+    texts, index = [], 0
+    while len(texts) < n:
+        rng = np.random.default_rng([seed, CORPUS_SOURCE, index])
+        scene = sample_scene(rng)
+        for target in range(len(scene.objects)):
+            texts += [refer(rng, scene, target).text, describe(rng, scene, target).text]
+        index += 1
+    return texts[:n]
+
+
+def scene_rng(seed, source, index):
+    """The generator of scene `index` of the named source, as the writers receive it."""
+    return np.random.default_rng([seed, SOURCES[source].number, index])
+
+
+def _check_settings(images, seed, workers, sources):
+    """Names of the writers to run; raises when a setting makes no sense."""
+    if images < MIN_IMAGES:
+        raise ValueError(f'images={images} is too small: use at least {MIN_IMAGES}, one for each RefCOCO split')
+    if seed < 0:
+        raise ValueError(f'seed={seed} must not be negative')
+    if workers is not None and workers < 1:
+        raise ValueError(f'workers={workers} must be at least 1')
+    known = list(dict.fromkeys(name.split('_')[0] for name in SOURCES))
+    unknown = set(sources or ()) - set(known)
+    if unknown:
+        raise ValueError(f'sources {sorted(unknown)} are unknown: use some of {", ".join(known)}')
+    return [name for name in SOURCES if sources is None or name.split('_')[0] in sources]
+
+
+def _is_current(root, images, seed, names):
+    """Whether `root` holds the demo data asked for; raises if it holds anything else."""
+    asked = dict(format=FORMAT, images=images, seed=seed, sources=names)
+    manifest = root / MANIFEST
+    if not manifest.exists():
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise FileExistsError(f'{root} is not empty and has no {MANIFEST}: '
+                                  'remove it or choose another folder for the demo data')
+        return False
+    found = json.loads(manifest.read_text())
+    found = {key: found.get(key) for key in asked}
+    if found != asked:
+        raise ValueError(f'{root} holds demo data with {_listed(found)}, but {_listed(asked)} was asked for: '
+                         'remove the folder, choose another one, or ask for the settings it has')
+    return True
+
+
+def _listed(settings):
+    return ', '.join(f'{key}={value}' for key, value in settings.items())
+
+
+def _lock(root):
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(root.parent / f'.{root.name}.lock')
+
+
+def _build(root, images, seed, workers, progress, names):
+    """Write everything into a temporary folder beside `root` and rename it; the caller holds the lock."""
+    partial = root.parent / f'.{root.name}.partial'
+    if partial.exists():  # an earlier run was killed
+        shutil.rmtree(partial)
+    counts = {name: max(1, int(images * SOURCES[name].share)) for name in names}
+    tasks = [(partial, seed, name, start, min(start + CHUNK, count))
+             for name, count in counts.items() for start in range(0, count, CHUNK)]
+    workers = min(workers or min(16, len(os.sched_getaffinity(0))), len(tasks))
+    records = {name: [] for name in names}
+    # OpenCV's threads do not survive a fork, and images this small gain nothing from them.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with tqdm(total=sum(counts.values()), desc='demo data', unit='scene', disable=not progress) as bar:
+            for task, result in zip(tasks, _results(tasks, workers)):
+                records[task[2]] += result
+                bar.update(task[4] - task[3])
+    finally:
+        cv2.setNumThreads(threads)
+    for name in names:
+        source = SOURCES[name]
+        if source.index is not None:
+            source.index(partial / source.folder, records[name])
+    manifest = dict(format=FORMAT, images=images, seed=seed, sources=names, scenes=counts)
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+    partial.rename(root)
+
+
+def _results(tasks, workers):
+    """Results of `_write` in the order of the tasks."""
+    if workers == 1:
+        yield from map(_write, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('fork')) as pool:
+        yield from pool.map(_write, tasks)
+
+
+def _write(task):
+    root, seed, name, start, stop = task
+    rngs = [scene_rng(seed, name, index) for index in range(start, stop)]
+    return SOURCES[name].write(root / SOURCES[name].folder, rngs, start)

@@ -1,0 +1,165 @@
+"""The EMA teacher's values: an fp32 exponential moving average of the trainables, owned outside the model.
+
+They may not live in the wrapped module: DeepSpeed casts a bf16 module's buffers as well, and in bf16 an average with
+decay 0.999 stands still (reference/predecessor.md, D4). Frozen tensors equal the student's, so nobody averages them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+# Elements that are cast to fp32 at a time when the parameters are not fp32: 128 MiB.
+BUCKET = 1 << 25
+
+
+class ExponentialMovingAverage:
+    """fp32 moving average of named tensors: value += (1 - decay) * (parameter - value).
+
+    The decay of the update after t updates is min(max_decay, (1 + t) / (10 + t)): 0.1 for the first, 0.5 for the ninth,
+    0.99 from t = 890 on, 0.999 from t = 8 990 on. So the random start is forgotten quickly.
+
+    Args:
+        named_params: the trainables, as from ``model.named_parameters()``; tensors without ``requires_grad`` are left
+            out. The average starts as an fp32 copy of them, on their device.
+        max_decay: in [0, 1).
+
+    Attributes:
+        values: name -> fp32 tensor.
+        num_updates: t above.
+    """
+
+    def __init__(self, named_params: Iterable[tuple[str, Tensor]], max_decay: float = 0.999):
+        if not 0 <= max_decay < 1:
+            raise ValueError(f'EMA max_decay must lie in [0, 1), got {max_decay}')
+        self.max_decay = max_decay
+        self.num_updates = 0
+        self.values: dict[str, Tensor] = {
+            name: param.detach().to(torch.float32, copy=True) for name, param in named_params if param.requires_grad
+        }
+        if not self.values:
+            raise ValueError('EMA of nothing: no parameter has requires_grad')
+
+    @property
+    def decay(self) -> float:
+        """The decay that the next update will use."""
+        return min(self.max_decay, (1 + self.num_updates) / (10 + self.num_updates))
+
+    @torch.no_grad()
+    def update(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
+        """Move the average towards the parameters; call it once per optimizer step that really happened.
+
+        Args:
+            named_params: the same names and shapes as at the start, in any float type; others are ignored when they do
+                not require gradients, else an error.
+        """
+        for values, params in self._buckets(named_params):
+            torch._foreach_lerp_(values, params, 1 - self.decay)
+        self.num_updates += 1
+
+    @torch.no_grad()
+    def distance(self, named_params: Iterable[tuple[str, Tensor]]) -> float:
+        """|parameters - average| / |parameters| (L2 over all tensors together): how far the student has moved away."""
+        difference, length = [], []
+        for values, params in self._buckets(named_params):
+            difference += torch._foreach_norm(torch._foreach_sub(params, values))
+            length += torch._foreach_norm(params)
+        # Parameters may live on several devices; their norms are summed on that of the first.
+        difference, length = (torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).norm()
+                              for norms in (difference, length))
+        return (difference / length).item() if length > 0 else float(difference > 0)
+
+    @torch.no_grad()
+    def copy_to(self, targets: Mapping[str, Tensor]) -> None:
+        """Write the averages into ``targets`` (name -> tensor of the same shape), cast to their type and device.
+
+        Targets may be some of the names, for example the caption path that the teacher uses.
+        """
+        unknown = sorted(targets.keys() - self.values.keys())
+        if unknown:
+            raise KeyError(f"the EMA holds no '{unknown[0]}' ({len(unknown)} of {len(targets)} names unknown)")
+        for name, target in targets.items():
+            _check_shape(name, self.values[name], target)
+        if targets:
+            torch._foreach_copy_(list(targets.values()), [self.values[name] for name in targets])
+
+    def state_dict(self) -> dict:
+        """``dict(num_updates=int, values={name: fp32 tensor})``; the tensors are the live ones, not copies."""
+        return dict(num_updates=self.num_updates, values=dict(self.values))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping) -> None:
+        """Take over what ``state_dict`` gave, strictly: the same names and shapes, fp32. On error nothing changes.
+
+        Raises:
+            ValueError: naming the first tensor that is missing, unexpected, of another shape, or not fp32.
+        """
+        loaded = state['values']
+        for what, names in (('misses', self.values.keys() - loaded.keys()),
+                            ('has the unexpected', loaded.keys() - self.values.keys())):
+            if names:
+                raise ValueError(f"the EMA checkpoint {what} '{min(names)}' ({len(names)} such tensors): it was "
+                                 'written with other trainables; resume with the config it was trained with')
+        for name, value in loaded.items():
+            _check_shape(name, value, self.values[name])
+            if value.dtype != torch.float32:
+                raise ValueError(f"EMA checkpoint tensor '{name}' is {value.dtype}; the average is kept in fp32, "
+                                 'and a rounded one cannot be continued exactly')
+        for name, value in self.values.items():
+            value.copy_(loaded[name])
+        self.num_updates = int(state['num_updates'])
+
+    def _buckets(self, named_params: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Pairs (averages, parameters as fp32), a bounded number of elements at a time."""
+        params = {name: param for name, param in named_params if param.requires_grad or name in self.values}
+        if params.keys() != self.values.keys():
+            name = min(params.keys() ^ self.values.keys())
+            raise KeyError(f"trainable '{name}' is {'missing now' if name in self.values else 'not in the EMA'}: "
+                           'the set of trainables may not change during training')
+        values, floats, size = [], [], 0
+        for name, param in params.items():
+            _check_shape(name, self.values[name], param)
+            values.append(self.values[name])
+            floats.append(param.detach().to(self.values[name]))
+            size += param.numel()
+            if size >= BUCKET:
+                yield values, floats
+                values, floats, size = [], [], 0
+        if values:
+            yield values, floats
+
+
+@contextmanager
+def swapped(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]):
+    """Let ``params`` hold ``values`` inside the ``with`` block by exchanging ``.data`` pointers; nothing is copied.
+
+    The old pointers come back at the end, also after an exception. No autograd graph may cross the border: use it for
+    passes without gradients.
+
+    Args:
+        params: name -> parameter.
+        values: name -> tensor of the same shape, type and device, for exactly the same names.
+    """
+    if params.keys() != values.keys():
+        lonely = min(params.keys() ^ values.keys())
+        raise KeyError(f"swapped() needs the same names on both sides; '{lonely}' has no partner")
+    for name, param in params.items():
+        value = values[name]
+        _check_shape(name, value, param)
+        if (value.dtype, value.device) != (param.dtype, param.device):
+            raise ValueError(f"cannot swap '{name}': the parameter is {param.dtype} on {param.device}, "
+                             f'the value {value.dtype} on {value.device}')
+    own = {name: param.data for name, param in params.items()}
+    try:
+        for name, param in params.items():
+            param.data = values[name]
+        yield
+    finally:
+        for name, param in params.items():
+            param.data = own[name]
+
+
+def _check_shape(name: str, value: Tensor, target: Tensor) -> None:
+    if value.shape != target.shape:
+        raise ValueError(f"'{name}' has shape {tuple(value.shape)} on one side and {tuple(target.shape)} on the other")

@@ -1,0 +1,41 @@
+"""One readable line per logged step; everything else goes to TensorBoard and to the JSON log."""
+
+from datetime import timedelta
+
+from mmengine.registry import LOG_PROCESSORS
+from mmengine.runner import LogProcessor
+
+_LOSSES = {
+    'loop 1': ('mask', 'dice', 'answer', 'denoise'),
+    'loop 2': ('caption', 'answer', 'mask'),
+}
+_PHASES = ('data', 'teacher', 'loop1', 'loop2', 'surgery', 'optimizer')
+
+
+@LOG_PROCESSORS.register_module()
+class ProgressLine(LogProcessor):
+    """Losses of both loops, the cosine of their gradients, seconds per phase and the time left.
+
+    Args:
+        window_size: steps that each shown value is the mean of; set it to the logging interval.
+    """
+
+    def __init__(self, window_size: int = 10):
+        super().__init__(window_size=window_size, by_epoch=False, mean_pattern=r'^(?!.*lr$).*')
+
+    def get_log_after_iter(self, runner, batch_idx: int, mode: str) -> tuple[dict, str]:
+        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
+        if mode != 'train' or 'loop1/loss' not in tag:
+            return tag, line
+        fields = [f'step {tag["iter"]:>{len(str(runner.max_iters))}}/{runner.max_iters}']
+        for title, names in _LOSSES.items():
+            prefix = title.replace(' ', '') + '/'
+            shown = [f'{name} {tag[prefix + name]:.3f}' for name in names if prefix + name in tag]
+            fields.append(f'{title}: ' + ' '.join(shown))
+        if 'cosine' in tag:
+            fields.append(f'cos {tag["cosine"]:+.2f}')
+        times = [f'{phase} {tag[f"seconds/{phase}"]:.2f}' for phase in _PHASES if f'seconds/{phase}' in tag]
+        fields.append('s: ' + ' '.join(times))
+        if 'eta' in runner.message_hub.runtime_info:
+            fields.append(f'eta {timedelta(seconds=int(runner.message_hub.get_info("eta")))}')
+        return tag, ' | '.join(fields)

@@ -1,0 +1,87 @@
+"""The EMA teacher: the student's frozen weights with averaged values for the trained caption path."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from llava_sam2.generation import Decoded, greedy_decode
+from llava_sam2.model import Images, VideoLLaVASAMModel
+from llava_sam2.rows import caption_row
+
+_CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
+
+
+class Teacher:
+    """Describes masked regions with averaged weights.
+
+    Only the trained part of the caption path (LoRA and ``mlp1`` in the standard recipe) has values of its own; the
+    rest is the student's. The values are a working copy in the model's dtype, written by the EMA hook, and no buffers:
+    DeepSpeed would cast buffers of the wrapped module (D4).
+
+    Args:
+        student: the model whose weights are shared.
+    """
+
+    def __init__(self, student: VideoLLaVASAMModel):
+        self.student = student
+        self.parameters: dict[str, nn.Parameter] = {
+            name: parameter for name, parameter in student.trainables().items() if name.startswith(_CAPTION_PATH)
+        }
+        self.values = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
+        """Write the working copy from averages that hold at least the caption path."""
+        for name, value in self.values.items():
+            parameter = self.parameters[name]
+            # The model may have moved to another device since the copy was made.
+            self.values[name] = averages[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let the student's modules run with the teacher's values. Pointers are exchanged, nothing is copied."""
+        training = self.student.training
+        self._exchange()
+        self.student.eval()
+        try:
+            yield
+        finally:
+            self.student.train(training)
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for name, parameter in self.parameters.items():
+            value = self.values[name].to(parameter.device)
+            self.values[name], parameter.data = parameter.data, value
+
+    @torch.no_grad()
+    def describe(
+        self, images: Images, image_of_row: Sequence[int], regions: Sequence[torch.Tensor], max_caption_len: int
+    ) -> list[Decoded]:
+        """Greedy captions of regions.
+
+        Args:
+            images: encoded images.
+            image_of_row: index of each row's image.
+            regions: (grid, grid) bool per row.
+            max_caption_len: tokens at most.
+
+        Returns:
+            Per row, at least one token: a caption may not begin with the terminator.
+        """
+        student, vocabulary = self.student, self.student.vocabulary
+        rows = [
+            caption_row(vocabulary, student.config.num_image_tokens, image, region.cpu(), [])
+            for image, region in zip(image_of_row, regions)
+        ]
+        with self.active():
+            return greedy_decode(
+                student.network,
+                student.pad(rows, side='left'),
+                student.network.mlp1(images.vision),
+                vocabulary,
+                max_caption_len,
+                forbidden=vocabulary.special,
+                forbidden_first=vocabulary.cannot_begin,
+            )

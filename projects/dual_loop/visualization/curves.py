@@ -1,0 +1,76 @@
+"""Small line charts as inline SVG."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from statistics import fmean
+
+Series = tuple[Sequence[int], Sequence[float]]
+
+WIDTH, HEIGHT = 300, 120
+LEFT, BOTTOM = 46, 18  # room for the numbers at the axes
+MAX_POINTS = 200
+
+
+def curve(name: str, series: Series) -> str:
+    """One series as an ``<svg>``: faint as logged, bold as a moving average, a dashed line at zero if it is crossed.
+
+    Long series are reduced to ``MAX_POINTS`` means of neighbours. Values that are not finite leave a gap.
+
+    Args:
+        name: of the quantity, for screen readers.
+        series: (steps, values) of equal length.
+    """
+    steps, values = series
+    if len(steps) != len(values):
+        raise ValueError(f"curve '{name}': {len(steps)} steps but {len(values)} values")
+    points = reduce_points(steps, values)
+    finite = [value for _, value in points if math.isfinite(value)]
+    if not finite:
+        return '<p class="none">no finite value</p>'
+    low, high = min(finite), max(finite)
+    if low == high:  # a flat line runs through the middle
+        low, high = low - (abs(low) or 1.0), high + (abs(high) or 1.0)
+    first, last = steps[0], steps[-1]
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT) * ((step - first) / (last - first) if last > first else 0.5)
+
+    def y(value: float) -> float:
+        return 6 + (HEIGHT - BOTTOM - 6) * (high - value) / (high - low)
+
+    def lines(css: str, points: list[tuple[float, float]]) -> str:
+        pieces, piece = [], []
+        for step, value in [*points, (0, math.nan)]:
+            if math.isfinite(value):
+                piece.append(f'{x(step):.1f},{y(value):.1f}')
+            elif piece:
+                pieces.append(piece)
+                piece = []
+        return ''.join(f'<polyline class="{css}" points="{" ".join(piece)}"/>' for piece in pieces)
+
+    floor = HEIGHT - BOTTOM
+    zero = f'<line class="zero" x1="{LEFT}" y1="{y(0):.1f}" x2="{WIDTH}" y2="{y(0):.1f}"/>' if low < 0 < high else ''
+    return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escape(name)}</title>'
+            f'<line class="frame" x1="{LEFT}" y1="{floor}" x2="{WIDTH}" y2="{floor}"/>{zero}'
+            f'{lines("raw", points)}{lines("smooth", smooth(points))}'
+            f'<text x="{LEFT - 6}" y="10" text-anchor="end">{high:.3g}</text>'
+            f'<text x="{LEFT - 6}" y="{floor}" text-anchor="end">{low:.3g}</text>'
+            f'<text x="{LEFT}" y="{HEIGHT - 4}">{first}</text>'
+            f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{last}</text></svg>')
+
+
+def reduce_points(steps: Sequence[int], values: Sequence[float]) -> list[tuple[float, float]]:
+    """At most ``MAX_POINTS`` points (step, value): means of equally many neighbours."""
+    size = math.ceil(len(steps) / MAX_POINTS) or 1
+    return [(fmean(steps[i:i + size]), fmean(values[i:i + size])) for i in range(0, len(steps), size)]
+
+
+def smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Centred mean over about a tenth of the points, fewer at the ends; values that are not finite stay as they are."""
+    reach = len(points) // 20
+    result = []
+    for i, (step, value) in enumerate(points):
+        near = [other for _, other in points[max(0, i - reach):i + reach + 1] if math.isfinite(other)]
+        result.append((step, fmean(near) if math.isfinite(value) else value))
+    return result

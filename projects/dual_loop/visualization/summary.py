@@ -1,0 +1,82 @@
+"""What the logged numbers did over a run: first against last, as rows and as a table in the terminal."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+STEP_KEYS = ('step', 'iter')
+NOT_SCALARS = {*STEP_KEYS, 'epoch'}
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One quantity at the beginning and at the end; ``count`` values lie between them (0: not a series)."""
+
+    name: str
+    first: float
+    last: float
+    count: int = 0
+
+    @property
+    def change(self) -> str:
+        """``last - first`` with its sign, and in per cent of ``first`` where no sign is in play: '-0.42 (-60 %)'."""
+        difference = self.last - self.first
+        share = f' ({100 * difference / self.first:+.0f} %)' if self.first > 0 and self.last >= 0 else ''
+        return f'{difference:+.3g}{share}'
+
+
+def read_scalars(path: str | Path) -> list[dict]:
+    """The records of an MMEngine ``vis_data/scalars.json``: one JSON object a line."""
+    records = []
+    for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{path}, line {number} is not JSON ({error.msg}): delete that line') from error
+    return records
+
+
+def collect_series(records: Iterable[Mapping]) -> dict[str, tuple[list[int], list[float]]]:
+    """Turn log records into one series per quantity: name -> (steps, values), in the order of the records.
+
+    A record is one line of the log, such as ``dict(step=20, loss=0.7, lr=1e-4)``. It needs ``step`` or ``iter`` and
+    need not hold every quantity; what is not a number is left out, and so are step, iter and epoch.
+    """
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for record in records:
+        step = next((record[key] for key in STEP_KEYS if key in record), None)
+        if step is None:
+            raise ValueError(f"a log record needs 'step' or 'iter', got the keys {sorted(map(str, record))}")
+        for name, value in record.items():
+            if name not in NOT_SCALARS and isinstance(value, (int, float)) and not isinstance(value, bool):
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(int(step))
+                values.append(float(value))
+    return series
+
+
+def summarise_scalars(records: Iterable[Mapping]) -> list[SummaryRow]:
+    """The mean of the first and of the last tenth of each series (at least one value each); a NaN in them shows."""
+    rows = []
+    for name, (_, values) in collect_series(records).items():
+        tenth = max(1, len(values) // 10)
+        rows.append(SummaryRow(name, fmean(values[:tenth]), fmean(values[-tenth:]), len(values)))
+    return rows
+
+
+def print_table(rows: Sequence[SummaryRow], title: str = 'first and last tenth of the run',
+                console: Console | None = None) -> None:
+    """Print rows as a table in the terminal."""
+    table = Table(title=escape(title), title_justify='left', header_style='bold')
+    table.add_column('quantity', overflow='fold')
+    for column in ('first', 'last', 'change', 'values'):
+        table.add_column(column, justify='right', no_wrap=True)
+    for row in rows:
+        table.add_row(escape(row.name), f'{row.first:.4g}', f'{row.last:.4g}', row.change, str(row.count or ''))
+    (console or Console()).print(table)

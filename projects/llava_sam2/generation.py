@@ -1,0 +1,78 @@
+"""Greedy decoding of a left-padded batch."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from .network import Sa2VANetwork
+from .sequences import Batch
+from .vocabulary import Vocabulary
+
+
+@dataclass
+class Decoded:
+    """Greedy output of one row: token ids before the terminator, and whether the terminator was reached."""
+
+    ids: list[int]
+    ended: bool
+
+
+@torch.no_grad()
+def greedy_decode(
+    network: Sa2VANetwork,
+    batch: Batch,
+    image_features: torch.Tensor,
+    vocabulary: Vocabulary,
+    max_new_tokens: int,
+    forbidden: torch.Tensor | None = None,
+    forbidden_first: torch.Tensor | None = None,
+) -> list[Decoded]:
+    """Continue each row of a left-padded batch until the terminator string or ``max_new_tokens`` tokens.
+
+    Args:
+        network: the network with the weights to decode with.
+        batch: prompts padded on the left (``pad_rows(..., side='left')``).
+        image_features: (I, n, D), output of ``mlp1``.
+        vocabulary: tables of the tokenizer.
+        max_new_tokens: upper bound, the terminator's own tokens not counted against a caption that ends in time.
+        forbidden: (V,) bool, tokens never emitted.
+        forbidden_first: (V,) bool, tokens that may not come first; default ``forbidden``.
+
+    Raises:
+        ValueError: when the batch is padded on the right (the first token would follow a pad, D6).
+    """
+    if not bool(batch.attention_mask[:, -1].all()):
+        raise ValueError('greedy_decode needs prompts padded on the left')
+    device = batch.input_ids.device
+    forbidden = torch.zeros(vocabulary.size, dtype=torch.bool) if forbidden is None else forbidden
+    forbidden_first = forbidden if forbidden_first is None else forbidden_first
+    banned_first, banned = forbidden_first.to(device), forbidden.to(device)
+    cache = DynamicCache()
+    inputs = dict(inputs_embeds=network.embed(batch, image_features))
+    attention_mask, position_ids = batch.attention_mask, batch.position_ids
+    ids: list[list[int]] = [[] for _ in batch.rows]
+    lengths: list[int | None] = [None] * len(ids)
+    # The terminator has a few tokens of its own; a caption of exactly max_new_tokens may still end.
+    for step in range(max_new_tokens + len(vocabulary.encode('.<|end|>'))):
+        hidden = network.language_model.model(
+            **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        logits = network.logits(hidden).float().masked_fill(banned if step else banned_first, float('-inf'))
+        token = logits.argmax(dim=-1)
+        for row, index in enumerate(token.tolist()):
+            if lengths[row] is None:
+                ids[row].append(index)
+                lengths[row] = vocabulary.caption_length(ids[row])
+        if all(
+            length is not None or (len(row) >= max_new_tokens and not vocabulary.may_be_ending(row))
+            for row, length in zip(ids, lengths)
+        ):
+            break
+        inputs = dict(input_ids=token[:, None])
+        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(ids), 1)], dim=1)
+        position_ids = position_ids[:, -1:] + 1
+    return [
+        Decoded(row[: min(max_new_tokens, len(row) if length is None else length)], length is not None)
+        for row, length in zip(ids, lengths)
+    ]

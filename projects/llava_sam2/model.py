@@ -1,0 +1,289 @@
+"""The trainable base model: the network with its tokenizer, LoRA, frozen parts and losses, as an mmengine model."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from mmengine.logging import MessageHub, print_log
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import MODELS
+from peft import LoraConfig, get_peft_model
+
+from . import prompts
+from .checkpoint import load_pretrained
+from .configuration import Sa2VAConfig
+from .key_maps import is_lora
+from .losses import dice, mask_targets, point_bce, point_values, sample_points, token_cross_entropy
+from .network import Sa2VANetwork
+from .paths import resolve
+from .randomness import generator_for
+from .rows import caption_row, segmentation_row
+from .sequences import IGNORE, Batch, Row, pad_rows
+from .tokenizer import load_tokenizer
+from .vocabulary import Vocabulary
+
+#: What a config may name as trainable, as prefixes of network parameters.
+TRAINABLE_PARTS = {
+    'vision_model': 'vision_model.',
+    'mlp1': 'mlp1.',
+    'language_model': 'language_model.',
+    'text_hidden_fcs': 'text_hidden_fcs.',
+    'image_encoder': 'grounding_encoder.vision_encoder.',
+    'mask_decoder': 'grounding_encoder.mask_decoder.',
+}
+#: The twelve decoder tensors that this recipe never gives a gradient.
+_NEVER_TRAINED = (
+    'grounding_encoder.mask_decoder.iou_prediction_head.',
+    'grounding_encoder.mask_decoder.pred_obj_score_head.',
+)
+_LORA_LAYERS = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj')
+
+
+@dataclass
+class Images:
+    """What the two frozen encoders see in the distinct images of a batch, computed once per step and shared.
+
+    Attributes:
+        vision: (I, n, 4C), InternViT before the projector.
+        maps: SAM 2's three feature maps before ``conv_s0`` and ``conv_s1``.
+    """
+
+    vision: torch.Tensor
+    maps: list[torch.Tensor]
+
+
+@MODELS.register_module()
+class BatchPreprocessor(BaseDataPreprocessor):
+    """Move a collated batch to the model's device and make it the ``data`` argument of ``forward``."""
+
+    def forward(self, data: Mapping, training: bool = False) -> dict:
+        return dict(data=self.cast_data(data), data_samples=None)
+
+
+@MODELS.register_module()
+class VideoLLaVASAMModel(BaseModel):
+    """Sa2VA as it is trained.
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        network: sizes, as arguments of :class:`Sa2VAConfig`; with ``pretrained`` they come from its config.json.
+        pretrained: folder with config.json and weights in the released layout.
+        random_weights: build from ``network`` without weights, and say so.
+        trainable: keys of :data:`TRAINABLE_PARTS`; everything else is frozen.
+        lora: ``r``, ``alpha`` and ``dropout`` of LoRA on all linear layers of the language model, or None.
+        loss_mask: ``weight``, ``num_points``, ``oversample_ratio`` and ``importance_ratio`` of the mask loss.
+        loss_dice: ``weight`` and ``eps``.
+        checkpointing: recompute activations of the language model in the backward pass.
+        seed: first part of the key of every random draw.
+
+    Raises:
+        ValueError: without ``pretrained`` and without ``random_weights=True``; a run that silently starts from
+            random weights is the most expensive of mistakes (D1).
+    """
+
+    def __init__(
+        self,
+        tokenizer: str,
+        network: dict | None = None,
+        pretrained: str | None = None,
+        random_weights: bool = False,
+        trainable: Sequence[str] = ('mlp1', 'text_hidden_fcs', 'mask_decoder'),
+        lora: dict | None = None,
+        loss_mask: dict | None = None,
+        loss_dice: dict | None = None,
+        checkpointing: bool = False,
+        seed: int = 0,
+        data_preprocessor: dict | None = None,
+    ):
+        super().__init__(data_preprocessor=data_preprocessor or dict(type=BatchPreprocessor))
+        if (pretrained is None) == (not random_weights):
+            raise ValueError('set model.pretrained to a folder of weights, or model.random_weights=True, not both')
+        unknown = set(trainable) - set(TRAINABLE_PARTS)
+        if unknown:
+            raise ValueError(f'model.trainable names {sorted(unknown)}, known parts are {list(TRAINABLE_PARTS)}')
+        if pretrained is None:
+            if network is None:
+                raise ValueError('model.random_weights=True needs the sizes in model.network')
+            self.network = Sa2VANetwork(Sa2VAConfig(**network))
+        else:
+            folder = resolve(pretrained)
+            if not (folder / 'config.json').is_file():
+                raise FileNotFoundError(f'no config.json in {folder}; point model.pretrained to a folder of weights')
+            self.network = Sa2VANetwork(Sa2VAConfig.from_pretrained(folder, **(network or {})))
+            # Before LoRA wraps the language model: afterwards its tensors have other names (D1).
+            print_log(str(load_pretrained(self.network, folder)), logger='current')
+        self.random_weights = random_weights
+        self.config = self.network.config
+        self.vocabulary = Vocabulary(load_tokenizer(resolve(tokenizer)), self.config.llm_config.vocab_size)
+        self.loss_mask = dict(weight=2.0, num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
+        self.loss_mask.update(loss_mask or {})
+        self.loss_dice = dict(weight=0.5, eps=1.0)
+        self.loss_dice.update(loss_dice or {})
+        self.seed = seed
+        self._freeze(trainable)
+        if lora is not None:
+            self._add_lora(**lora)
+        if checkpointing:
+            # The reentrant form makes autograd.grad return None for every LoRA tensor without a word.
+            self.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
+
+    # -- what is trained ------------------------------------------------------------------------------------------
+
+    def _freeze(self, trainable: Sequence[str]) -> None:
+        prefixes = tuple(TRAINABLE_PARTS[part] for part in trainable)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad = name.startswith(prefixes) and not name.startswith(_NEVER_TRAINED)
+
+    def _add_lora(self, r: int, alpha: int, dropout: float = 0.0) -> None:
+        config = LoraConfig(
+            r=r, lora_alpha=alpha, lora_dropout=dropout, bias='none', target_modules=list(_LORA_LAYERS)
+        )
+        keep = {name for name, p in self.network.named_parameters() if p.requires_grad}
+        # The layers are replaced in place, so the network keeps its own Qwen2 class and no wrapper stands in between.
+        get_peft_model(self.network.language_model, config)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad = name in keep or is_lora(name)
+
+    def trainables(self) -> dict[str, torch.nn.Parameter]:
+        """Name (as in ``state_dict``) to parameter, in a fixed order."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def init_weights(self) -> None:
+        """Nothing to do. The runner calls this, and transformers' own version would draw LoRA's zeros anew."""
+
+    def train(self, mode: bool = True) -> 'VideoLLaVASAMModel':
+        """Frozen encoders stay in evaluation mode."""
+        super().train(mode)
+        for module in (self.network.vision_model, self.network.grounding_encoder):
+            module.train(mode and any(p.requires_grad for p in module.parameters()))
+        return self
+
+    # -- passes ---------------------------------------------------------------------------------------------------
+
+    def encode(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor) -> Images:
+        """Encode the distinct images of a batch, without a graph where the encoder is frozen."""
+        network = self.network
+        with _grad_if_trained(network.vision_model):
+            vision = network.encode_vision(pixel_values)
+        with _grad_if_trained(network.grounding_encoder.vision_encoder):
+            maps = network.encode_grounding(g_pixel_values)
+        return Images(vision, maps)
+
+    def pad(self, rows: Sequence[Row], side: str = 'right') -> Batch:
+        device = next(self.network.parameters()).device
+        return pad_rows(rows, self.vocabulary.pad_id, self.vocabulary.image_id, device, side)
+
+    def read(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
+        """One pass of the language model: the padded batch and its last hidden states (B, L, D)."""
+        batch = self.pad(rows)
+        return batch, self.network.read(batch, self.network.mlp1(images.vision))
+
+    def token_loss(self, batch: Batch, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only (D24)."""
+        rows, columns = (batch.labels != IGNORE).nonzero(as_tuple=True)
+        logits = self.network.logits(hidden_states[rows, columns - 1])
+        return token_cross_entropy(logits, batch.labels[rows, columns], rows, len(batch.rows))
+
+    def segment(self, batch: Batch, hidden_states: torch.Tensor, images: Images) -> torch.Tensor:
+        """Mask logits (B, h, w), one ``[SEG]`` per row, from the state at the token's own position.
+
+        Rows of one image share its feature maps through SAM 2's point-batch axis.
+        """
+        rows, columns = (batch.labels == self.vocabulary.seg_id).nonzero(as_tuple=True)
+        if rows.tolist() != list(range(len(batch.rows))):
+            raise ValueError('every segmentation row needs exactly one supervised [SEG]')
+        embeds = self.network.text_hidden_fcs(hidden_states[rows, columns])
+        return self.decode_masks(embeds, [row.image for row in batch.rows], images)
+
+    def decode_masks(self, seg_embeds: torch.Tensor, image_of_row: Sequence[int], images: Images) -> torch.Tensor:
+        """Mask logits (R, h, w) for ``[SEG]`` embeddings (R, d) of rows that may share images."""
+        used = sorted(set(image_of_row))
+        place = {image: index for index, image in enumerate(used)}
+        slots, seen = [], [0] * len(used)
+        for image in image_of_row:
+            slots.append((place[image], seen[place[image]]))
+            seen[place[image]] += 1
+        first = torch.tensor([slot[0] for slot in slots], device=seg_embeds.device)
+        second = torch.tensor([slot[1] for slot in slots], device=seg_embeds.device)
+        grouped = seg_embeds.new_zeros(len(used), max(seen), seg_embeds.shape[-1])
+        grouped = grouped.index_put((first, second), seg_embeds)
+        masks = self.network.decode_masks([fmap[used] for fmap in images.maps], grouped)
+        return masks[first, second]
+
+    def mask_losses(
+        self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted BCE and dice (R,) of logits (R, h, w) against masks (R, G, G) on sampled points."""
+        options = dict(self.loss_mask)
+        weight = options.pop('weight')
+        logits = logits.float()
+        points = sample_points(logits, generators, **options)
+        predicted = point_values(logits, points)
+        target = point_values(mask_targets(masks, logits.shape[-2:]), points)
+        return (
+            weight * point_bce(predicted, target),
+            self.loss_dice['weight'] * dice(predicted, target, self.loss_dice['eps']),
+        )
+
+    # -- supervised training --------------------------------------------------------------------------------------
+
+    def forward(self, data: Mapping, data_samples: None = None, mode: str = 'loss') -> dict[str, torch.Tensor]:
+        """Supervised losses of a collated batch (``mode='loss'``); see :meth:`supervised_losses`."""
+        if mode != 'loss':
+            raise ValueError(f'VideoLLaVASAMModel.forward knows mode "loss", not {mode!r}')
+        return self.supervised_losses(data, MessageHub.get_current_instance().runtime_info.get('iter', 0))
+
+    def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
+        """Referring segmentation of every captioned object, and region captions of those that are described.
+
+        Args:
+            data: a collated batch in which every row has a caption; ``describes`` says which captions are full
+                descriptions and not mere phrases.
+            step: keys the random draws.
+
+        Returns:
+            ``loss_mask``, ``loss_dice``, ``loss_answer``, ``loss_caption``; means over the global batch.
+        """
+        images = self.encode(data['pixel_values'], data['g_pixel_values'])
+        num_tokens, count = self.config.num_image_tokens, len(data['captions'])
+        rows = []
+        for index, caption in enumerate(data['captions']):
+            question, answer = self.draw_templates(step, data['sample_ids'][index])
+            image = int(data['image2'][index])
+            rows.append(segmentation_row(self.vocabulary, num_tokens, image, prompts.phrase(caption), question, answer))
+        described = [index for index, describes in enumerate(data['describes']) if describes]
+        for index in described:
+            region, image = data['prompt_masks'][index].cpu(), int(data['image1'][index])
+            rows.append(caption_row(self.vocabulary, num_tokens, image, region, data['captions'][index]))
+        batch, hidden_states = self.read(rows, images)
+        token_loss = self.token_loss(batch, hidden_states)
+        logits = self.segment(batch.first(count), hidden_states[:count], images)
+        points = [self.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
+        bce, dice_loss = self.mask_losses(logits, data['masks2'], points)
+        weights = data['row_weights']
+        return dict(
+            loss_mask=weights @ bce,
+            loss_dice=weights @ dice_loss,
+            loss_answer=weights @ token_loss[:count],
+            loss_caption=weights[described] @ token_loss[count:],
+        )
+
+    def draw_templates(self, step: int, sample_id: str) -> tuple[str, str]:
+        """Question and answer of a row, drawn by (seed, step, sample)."""
+        generator = self.generator_cpu(step, 'template', sample_id)
+        question = torch.randint(len(prompts.SEGMENTATION_QUESTIONS), (), generator=generator)
+        answer = torch.randint(len(prompts.SEGMENTATION_ANSWERS), (), generator=generator)
+        return prompts.SEGMENTATION_QUESTIONS[question], prompts.SEGMENTATION_ANSWERS[answer]
+
+    def generator_cpu(self, *key: int | str) -> torch.Generator:
+        """A generator on the CPU, keyed by the model's seed and ``key``."""
+        return generator_for(self.seed, *key)
+
+    def generator(self, *key: int | str) -> torch.Generator:
+        """A generator on the model's device, keyed by the model's seed and ``key``."""
+        return generator_for(self.seed, *key, device=next(self.network.parameters()).device)
+
+
+def _grad_if_trained(module: torch.nn.Module):
+    return nullcontext() if any(p.requires_grad for p in module.parameters()) else torch.no_grad()

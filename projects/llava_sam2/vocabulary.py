@@ -1,0 +1,112 @@
+"""What the loops must know about single tokens: which may be sampled, where the terminator begins, leading spaces."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START, SEG, TERMINATOR
+
+_BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
+
+
+class Vocabulary:
+    """Tables over a byte-level BPE tokenizer.
+
+    Args:
+        tokenizer: with the image tags, ``[SEG]`` and the region tags as single tokens.
+        size: rows of the embedding matrix; rows beyond the tokenizer are reserved and never sampled.
+
+    Raises:
+        ValueError: when a token of the protocol is not a single token, or the model has too few rows.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int):
+        self.tokenizer = tokenizer
+        self.size = size
+        for token in (IMG_CONTEXT, IMG_START, IMG_END, *ADDED_TOKENS):
+            if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
+                raise ValueError(
+                    f'the tokenizer {tokenizer.name_or_path!r} does not know {token} as one token; '
+                    'use the tokenizer of a Sa2VA model or add the tokens of llava_sam2.prompts.ADDED_TOKENS'
+                )
+        if size < len(tokenizer):
+            raise ValueError(f'the model has {size} token rows but the tokenizer has {len(tokenizer)} tokens')
+        self.image_id = self.id_of(IMG_CONTEXT)
+        self.seg_id = self.id_of(SEG)
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    def id_of(self, token: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode one string as a whole, so that tokens at its seams are the ones inference sees (D13)."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    @cached_property
+    def special(self) -> torch.Tensor:
+        """(V,) bool: special, added and reserved tokens, which a caption may not contain (D22)."""
+        special = torch.zeros(self.size, dtype=torch.bool)
+        special[len(self.tokenizer):] = True
+        special[list(self.tokenizer.get_added_vocab().values())] = True
+        special[list(self.tokenizer.all_special_ids)] = True
+        return special
+
+    @cached_property
+    def ordinary_ids(self) -> torch.Tensor:
+        """(M,) ids of the tokens that a caption may contain."""
+        return (~self.special).nonzero()[:, 0]
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes of every ordinary token; empty for special ones."""
+        tokens = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        pieces = [b''] * self.size
+        for index in self.ordinary_ids.tolist():
+            pieces[index] = bytes(_BYTE_OF[char] for char in tokens[index])
+        return pieces
+
+    @cached_property
+    def cannot_begin(self) -> torch.Tensor:
+        """(V,) bool: tokens that a caption may not begin with: special or blank ones, and such as (could) start the
+        terminator, which would leave an empty caption."""
+        terminator = TERMINATOR.encode()
+        starts = tuple(terminator[:n] for n in range(1, len(terminator) + 1))
+        forbidden = self.special.clone()
+        for index, piece in enumerate(self.pieces):
+            if not piece.strip() or piece.endswith(starts) or terminator in piece:
+                forbidden[index] = True
+        return forbidden
+
+    @cached_property
+    def with_leading_space(self) -> torch.Tensor:
+        """(V,) ids: the form of each token that follows a space in running text; itself where there is none."""
+        by_piece = {piece: index for index, piece in enumerate(self.pieces) if piece}
+        return torch.tensor([
+            by_piece.get(b' ' + piece, index) if piece else index for index, piece in enumerate(self.pieces)
+        ])
+
+    def caption_length(self, ids: Sequence[int]) -> int | None:
+        """Number of tokens before the one in which the terminator begins; None when the terminator is not there."""
+        terminator = TERMINATOR.encode()
+        text = b''.join(self.pieces[index] for index in ids)
+        found = text.find(terminator)
+        if found < 0:
+            return None
+        end = 0
+        for count, index in enumerate(ids):
+            end += len(self.pieces[index])
+            if end > found:
+                return count
+        raise AssertionError('the terminator lies within the text')
+
+    def may_be_ending(self, ids: Sequence[int]) -> bool:
+        """Whether the text ends in a beginning of the terminator, so that the next tokens may complete it."""
+        terminator = TERMINATOR.encode()
+        tail = b''.join(self.pieces[index] for index in ids[-len(terminator):])
+        return tail.endswith(tuple(terminator[:n] for n in range(1, len(terminator))))

@@ -1,0 +1,88 @@
+import json
+import multiprocessing
+
+import pytest
+from torch.utils.data import ConcatDataset, Subset
+
+from dual_loop.datasets import SA1BDataset, TooManyBadSamples, set_work_dir
+from dual_loop.datasets.quarantine import Quarantine
+
+
+def test_counts_distinct_samples_and_stops_above_one_percent():
+    quarantine = Quarantine('demo', num_samples=2000)
+    for number in range(20):
+        quarantine.record(f's{number}', 'file', 'broken')
+        quarantine.record(f's{number}', 'file', 'met again')
+        quarantine.good()
+    assert quarantine.count == 20 and {entry['reason'] for entry in quarantine.entries} == {'broken'}
+    with pytest.raises(TooManyBadSamples, match='21 of 2000 samples of demo are bad.*file: broken'):
+        quarantine.record('s20', 'file', 'broken')
+
+
+def test_small_sets_may_have_ten():
+    quarantine = Quarantine('demo', num_samples=20)
+    for number in range(10):
+        quarantine.record(f's{number}', 'file', 'broken')
+    with pytest.raises(TooManyBadSamples, match='11 of 20'):
+        quarantine.record('s10', 'file', 'broken')
+
+
+def test_stops_after_a_hundred_in_a_row():
+    quarantine = Quarantine('demo', num_samples=10**6)
+    for _ in range(2):
+        for _ in range(99):
+            quarantine.record('s', 'file', 'broken')
+        quarantine.good()
+    for _ in range(99):
+        quarantine.record('s', 'file', 'broken')
+    with pytest.raises(TooManyBadSamples, match='100 samples in a row'):
+        quarantine.record('s', 'file', 'broken')
+
+
+def test_file_has_each_sample_once_and_is_shared(tmp_path):
+    file = tmp_path / 'work' / 'bad_samples.jsonl'
+    first, second = Quarantine('demo', 2000), Quarantine('demo', 2000)
+    other = Quarantine('other', 2000)
+    first.record('early', 'a.jpg', 'broken')
+    for quarantine in (first, second, other):
+        quarantine.attach(file)
+    first.record('s', 'a.jpg', 'broken')
+    second.record('s', 'a.jpg', 'broken')
+    second.record('t', 'b.jpg', 'empty "mask"\n')
+    other.record('s', 'c.jpg', 'broken')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(e['source'], e['sample_id']) for e in lines] == [('demo', 'early'), ('demo', 's'), ('demo', 't'),
+                                                              ('other', 's')]
+    assert lines[2] == dict(source='demo', sample_id='t', path='b.jpg', reason='empty "mask"\n')
+    assert (first.count, second.count, other.count) == (3, 3, 1)
+
+
+def record_many(file, start, barrier):
+    quarantine = Quarantine('demo', 10**6)
+    quarantine.attach(file)
+    barrier.wait()
+    for number in range(start, start + 40):
+        quarantine.record(f's{number}', 'file', 'x' * 200)
+
+
+def test_limit_holds_over_processes_that_write_at_once(tmp_path):
+    file = tmp_path / 'bad_samples.jsonl'
+    context = multiprocessing.get_context('fork')
+    barrier = context.Barrier(3)
+    workers = [context.Process(target=record_many, args=(file, start, barrier)) for start in (0, 20, 40)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    lines = [json.loads(line)['sample_id'] for line in file.read_text().splitlines()]
+    assert sorted(lines) == sorted(f's{number}' for number in range(80))
+    watcher = Quarantine('demo', 7000)
+    watcher.attach(file)
+    with pytest.raises(TooManyBadSamples, match='80 of 7000'):
+        watcher.check()
+
+
+def test_work_dir_reaches_nested_data_sets(sa1b_root, tmp_path, small):
+    parts = [SA1BDataset(sa1b_root, name=name, **small) for name in 'ab']
+    set_work_dir(ConcatDataset([parts[0], Subset(parts[1], [0])]), tmp_path)
+    assert {part.quarantine.file for part in parts} == {tmp_path / 'bad_samples.jsonl'}

@@ -1,0 +1,134 @@
+"""Making a folder: same bytes however the work is split, complete or absent, and never mixed up."""
+
+import hashlib
+import json
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from dual_loop.demo import ensure_demo_data, generation, make_demo_data
+from dual_loop.demo.rendering import draw_scene
+
+
+def digests(root):
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob('*')) if path.is_file()}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(generation, 'CHUNK', 3)
+
+
+def test_bytes_depend_on_the_settings_alone(tmp_path, small_chunks):
+    one = digests(make_demo_data(tmp_path / 'one', images=8, seed=1, workers=1, progress=False))
+    two = digests(make_demo_data(tmp_path / 'two', images=8, seed=1, workers=2, progress=False))
+    assert one == two and len(one) > 40
+
+
+def test_more_images_begin_with_the_same_ones(tmp_path):
+    few = digests(make_demo_data(tmp_path / 'few', images=4, seed=1, workers=1, progress=False))
+    many = digests(make_demo_data(tmp_path / 'many', images=6, seed=1, workers=1, progress=False))
+    media = [name for name in few if name.endswith(('.jpg', '.npz', '.png'))]
+    assert len(media) > 12 and all(few[name] == many[name] for name in media)
+
+
+def test_seeds_and_sources_share_no_picture():
+    pictures = [draw_scene(generation.scene_rng(seed, source, index))[1].tobytes()
+                for seed in (0, 1) for source in generation.SOURCES for index in range(3)]
+    assert len(set(pictures)) == len(pictures) == 2 * 7 * 3
+    numbers = [source.number for source in generation.SOURCES.values()]
+    assert len({*numbers, generation.CORPUS_SOURCE}) == len(numbers) + 1
+
+
+def test_ensure_makes_once_and_then_leaves_alone(tmp_path):
+    root = ensure_demo_data(tmp_path / 'data', images=4, seed=2, workers=1)
+    assert json.loads((root / 'manifest.json').read_text())['scenes']['refcoco'] == 4
+    marked = root / 'sa1b' / 'sa_000000' / 'sa_1.jpg'
+    marked.write_bytes(b'mine')
+    assert ensure_demo_data(root, images=4, seed=2) == root
+    assert marked.read_bytes() == b'mine'
+
+
+@pytest.mark.parametrize('asked', [dict(images=5, seed=2), dict(images=4, seed=3)])
+def test_other_settings_are_refused_by_name(tmp_path, asked):
+    root = ensure_demo_data(tmp_path / 'data', images=4, seed=2, workers=1)
+    with pytest.raises(ValueError, match=r'images=4, seed=2.*was asked for: remove the folder') as error:
+        ensure_demo_data(root, **asked)
+    assert str(root) in str(error.value) and f'seed={asked["seed"]}' in str(error.value)
+
+
+def test_an_older_format_is_refused(tmp_path, monkeypatch):
+    root = ensure_demo_data(tmp_path / 'data', images=4, seed=2, workers=1)
+    monkeypatch.setattr(generation, 'FORMAT', generation.FORMAT + 1)
+    with pytest.raises(ValueError, match='format='):
+        ensure_demo_data(root, images=4, seed=2)
+
+
+def test_a_folder_with_other_files_is_not_touched(tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'thesis.txt').write_text('years of work')
+    for make in (make_demo_data, ensure_demo_data):
+        with pytest.raises(FileExistsError, match='is not empty.*choose another folder'):
+            make(tmp_path / 'data', images=4, workers=1, progress=False)
+    assert [path.name for path in (tmp_path / 'data').iterdir()] == ['thesis.txt']
+
+
+def test_make_refuses_a_finished_folder(tmp_path):
+    root = make_demo_data(tmp_path / 'data', images=4, workers=1, progress=False)
+    with pytest.raises(FileExistsError, match='not empty'):
+        make_demo_data(root, images=4, workers=1, progress=False)
+
+
+def test_a_run_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):
+    index, whole = generation.SOURCES['dam_SAV'], tmp_path / 'data'
+
+    def fail(folder, records):
+        raise OSError('disk full')
+
+    monkeypatch.setitem(generation.SOURCES, 'dam_SAV', generation.SOURCES['dam_SAV'].__class__(
+        index.number, index.share, index.folder, index.write, fail))
+    with pytest.raises(OSError, match='disk full'):
+        ensure_demo_data(whole, images=4, workers=1)
+    assert not whole.exists()
+    monkeypatch.setitem(generation.SOURCES, 'dam_SAV', index)
+    ensure_demo_data(whole, images=4, workers=1)  # also clears what the first run left
+    assert whole.exists() and not (tmp_path / '.data.partial').exists()
+
+
+def _ensure(root, started, made):
+    started.wait()
+    build = generation._build
+
+    def counted(*args):
+        made.put(1)
+        build(*args)
+
+    generation._build = counted
+    ensure_demo_data(root, images=4, seed=0, workers=1)
+
+
+def test_several_processes_make_it_once(tmp_path):
+    context = multiprocessing.get_context('fork')
+    started, made = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=_ensure, args=(tmp_path / 'data', started, made)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert made.get(timeout=5) == 1 and made.empty()
+    assert (tmp_path / 'data' / 'manifest.json').exists()
+
+
+@pytest.mark.parametrize('bad, message', [(dict(images=3), 'at least 4'), (dict(seed=-1), 'negative'),
+                                          (dict(workers=0), 'at least 1')])
+def test_settings_out_of_range(tmp_path, bad, message):
+    with pytest.raises(ValueError, match=message):
+        make_demo_data(tmp_path / 'data', **{'images': 4, **bad})
+    assert not (tmp_path / 'data').exists()
+
+
+def test_the_random_key_of_a_scene_is_fixed():
+    assert generation.scene_rng(4, 'refcoco', 9).integers(2**31) == np.random.default_rng([4, 4, 9]).integers(2**31)

@@ -1,0 +1,140 @@
+"""The shims: what each one prevents, seen without it where that is cheap."""
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from dual_loop.engine import compat
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run `code` in an interpreter of its own, with dual_loop on its path."""
+    path = os.pathsep.join([str(compat.DEEPSPEED_DIR.parents[2]), *environment.pop('extra_path', '').split(os.pathsep)])
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          env=os.environ | environment | {'PYTHONPATH': path})
+
+
+def test_package_imports_without_xtuner_and_deepspeed():
+    result = run_python('''
+import sys
+sys.modules['xtuner'] = sys.modules['deepspeed'] = None  # importing them raises, as if they were not installed
+import dual_loop
+from dual_loop.engine import compat
+compat.apply()
+heavy = {'transformers', 'peft', 'torchvision'} & set(sys.modules)
+assert not heavy, heavy
+try:
+    compat.require_xtuner()
+except ModuleNotFoundError as error:
+    print(error)
+''')
+    assert result.returncode == 0, result.stderr
+    assert 'Training needs xtuner' in result.stdout and 'requirements/lock.txt' in result.stdout
+
+
+def test_broken_bitsandbytes_is_ignored(tmp_path):
+    """PEFT wraps a layer although the installed bitsandbytes cannot be imported."""
+    package = tmp_path / 'bitsandbytes'
+    package.mkdir()
+    (package / '__init__.py').write_text('import triton.ops_that_are_gone\n')
+    result = run_python('''
+import importlib.util, torch, peft
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+def wrapped_layer():
+    return type(peft.inject_adapter_in_model(peft.LoraConfig(target_modules=['linear']), Net()).linear).__name__
+try:
+    wrapped_layer()
+except ImportError as error:
+    print('without:', error.name)
+import dual_loop
+print('with:', wrapped_layer(), importlib.util.find_spec('bitsandbytes'))
+''', extra_path=str(tmp_path))
+    assert result.stdout.splitlines() == ['without: triton.ops_that_are_gone', 'with: Linear None'], result.stderr
+    assert 'bitsandbytes is installed but cannot be imported' in result.stderr
+
+
+def test_checkpoint_with_history_loads_safely():
+    history = HistoryBuffer([1.5, 2.5], [1, 1])
+    history.update(4.0)
+    history.statistics('mean', 2)
+    state = dict(scalars={'loss': history}, config=ConfigDict(a=dict(b=1)), lr=np.float64(0.1), step=np.int64(3))
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    loaded = torch.load(stream, weights_only=True)
+    assert loaded['scalars']['loss'].statistics('mean', 2) == 3.25
+    assert loaded['scalars']['loss'].data[0].tolist() == [1.5, 2.5, 4.0]
+    assert loaded['config'].a.b == 1 and loaded['lr'] == 0.1 and loaded['step'] == 3
+
+
+def test_unsafe_classes_stay_refused():
+    stream = io.BytesIO()
+    torch.save({'f': getattr}, stream)
+    stream.seek(0)
+    with pytest.raises(Exception, match='weights_only'):
+        torch.load(stream, weights_only=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the shim is for hosts without a GPU')
+def test_set_device_without_gpu():
+    torch.cuda.set_device(0)
+
+
+def test_set_device_still_reaches_torch(monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.cuda, 'set_device', devices.append)
+    compat.accept_cpu_ranks()
+    compat.accept_cpu_ranks()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    torch.cuda.set_device(1)
+    assert devices == [1]
+
+
+def test_short_deepspeed_names():
+    names = pytest.importorskip('xtuner.configs').cfgs_name_path
+    stages = {}
+    for name in ('zero1', 'zero2', 'zero2_fp32', 'zero2_offload'):
+        with open(names[name]) as file:
+            config = json.load(file)
+        stages[name] = config['zero_optimization']['stage']
+        assert config['gradient_accumulation_steps'] == 'auto'
+    assert stages == dict(zero1=1, zero2=2, zero2_fp32=2, zero2_offload=2)
+    assert 'zero3' not in names  # gradient surgery cannot run under it
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='DeepSpeed has this operator on hosts without a GPU only')
+def test_deepspeed_compiles_nothing_on_cpu(monkeypatch):
+    torch_backend = pytest.importorskip('deepspeed.comm.torch')
+    builder = torch_backend.get_accelerator().create_op_builder('ShareMemCommBuilder')
+    monkeypatch.setattr(type(builder), 'load', lambda self: pytest.fail('DeepSpeed started to compile'))
+    compat.apply()
+    assert torch_backend.build_shm_op() is None
+
+
+def test_single_process_environment_only_when_deepspeed_looks_for_mpi(monkeypatch):
+    comm = pytest.importorskip('deepspeed.comm.comm')
+    calls = []
+    monkeypatch.setattr(comm, 'mpi_discovery', lambda **kwargs: calls.append(kwargs))
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', *compat.LAUNCHER_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    compat.apply()
+    compat.apply()
+    assert 'RANK' not in os.environ
+    monkeypatch.setenv('OMPI_COMM_WORLD_RANK', '0')
+    comm.mpi_discovery(verbose=False)
+    assert calls == [dict(verbose=False)] and 'RANK' not in os.environ
+    monkeypatch.delenv('OMPI_COMM_WORLD_RANK')
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, 'x')  # so that monkeypatch takes back what the shim sets
+        monkeypatch.delenv(name)
+    comm.mpi_discovery(verbose=False)
+    assert len(calls) == 1 and os.environ['WORLD_SIZE'] == '1' and int(os.environ['MASTER_PORT']) > 0

@@ -1,0 +1,63 @@
+"""Summaries against numbers worked out by hand."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from dual_loop.visualization.summary import SummaryRow, collect_series, print_table, read_scalars, summarise_scalars
+
+
+def test_first_and_last_tenth_by_hand():
+    # 25 values: a tenth is 2. First (0 + 1) / 2, last (23 + 24) / 2.
+    row, = summarise_scalars(dict(step=i, loss=float(i)) for i in range(25))
+    assert row == SummaryRow('loss', 0.5, 23.5, 25)
+    short, = summarise_scalars(dict(iter=i, loss=value) for i, value in enumerate((3, 1, 2)))
+    assert short == SummaryRow('loss', 3.0, 2.0, 3)
+
+
+def test_each_quantity_has_its_own_records():
+    records = [dict(step=10, loss=1.0, epoch=1, note='x', flag=True), dict(step=10, mask_iou=0.25),
+               dict(step=20, loss=0.5, iter=7)]
+    assert collect_series(records) == dict(loss=([10, 20], [1.0, 0.5]), mask_iou=([10], [0.25]))
+    assert [row.name for row in summarise_scalars(records)] == ['loss', 'mask_iou']
+    assert summarise_scalars([]) == []
+
+
+def test_a_nan_is_not_hidden():
+    first, = summarise_scalars([dict(step=0, loss=math.nan), dict(step=1, loss=1.0)])
+    assert math.isnan(first.first) and first.last == 1
+
+
+def test_change_in_words():
+    assert SummaryRow('x', 2.0, 0.5).change == '-1.5 (-75 %)'
+    assert SummaryRow('x', 0.25, 0.5).change == '+0.25 (+100 %)'
+    # A share would say nothing across zero.
+    assert [SummaryRow('x', *ends).change for ends in ((0.0, 1.0), (-1.0, 1.0), (0.5, -0.5))] == ['+1', '+2', '-1']
+
+
+def test_a_record_without_a_step_is_an_error():
+    with pytest.raises(ValueError, match=r"needs 'step' or 'iter', got the keys \['loss'\]"):
+        collect_series([dict(loss=1.0)])
+
+
+def test_read_scalars_reads_lines_and_names_a_bad_one(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text('{"loss": 1.5, "step": 1}\n{"loss": NaN, "step": 2}\n')
+    records = read_scalars(path)
+    assert records[0] == dict(loss=1.5, step=1) and math.isnan(records[1]['loss'])
+    path.write_text('{"loss": 1.5, "step": 1}\n{"loss": 1')
+    with pytest.raises(ValueError, match='scalars.json, line 2 is not JSON'):
+        read_scalars(path)
+
+
+def test_printed_table_holds_every_row_and_no_markup():
+    stream = io.StringIO()
+    rows = [SummaryRow('loss1/[mask]', 2.0, 0.5, 40), SummaryRow('held-out mask IoU', 0.1234567, 0.5)]
+    print_table(rows, title='run [a]', console=Console(file=stream, width=100))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].strip() == 'run [a]'
+    cells = [[cell.strip() for cell in line.split('│')[1:-1]] for line in lines if '│' in line]
+    assert cells == [['loss1/[mask]', '2', '0.5', '-1.5 (-75 %)', '40'],
+                     ['held-out mask IoU', '0.1235', '0.5', '+0.377 (+305 %)', '']]

@@ -1,0 +1,38 @@
+"""Train the tokenizer of the tiny model on the text of the demo world and on the prompts.
+
+    python tools/make_tiny_tokenizer.py assets/tiny
+"""
+
+import argparse
+
+from dual_loop.demo import demo_corpus
+from llava_sam2 import prompts
+from llava_sam2.paths import resolve
+from llava_sam2.tokenizer import train_tokenizer
+
+
+def protocol_corpus(captions: list[str]) -> list[str]:
+    """Captions in every prompt and answer, so that BPE learns the seams that the protocol has."""
+    texts = []
+    for index, caption in enumerate(captions):
+        question = prompts.SEGMENTATION_QUESTIONS[index % len(prompts.SEGMENTATION_QUESTIONS)]
+        texts.append(prompts.segmentation_prompt(question, 1, prompts.phrase(caption)))
+        texts.append(prompts.caption_prompt(1, 1))
+        texts.append(prompts.answer(caption))
+        texts.append(prompts.answer(prompts.SEGMENTATION_ANSWERS[index % len(prompts.SEGMENTATION_ANSWERS)]))
+    return texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', help='folder to write the tokenizer to')
+    parser.add_argument('--vocab-size', type=int, default=640, help='tokens, added ones included (default: %(default)s)')
+    parser.add_argument('--captions', type=int, default=4000, help='captions to train on (default: %(default)s)')
+    args = parser.parse_args()
+    tokenizer = train_tokenizer(protocol_corpus(demo_corpus(seed=0, n=args.captions)), args.vocab_size)
+    tokenizer.save_pretrained(resolve(args.out))
+    print(f'wrote a tokenizer of {len(tokenizer)} tokens to {resolve(args.out)}')
+
+
+if __name__ == '__main__':
+    main()
