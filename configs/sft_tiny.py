@@ -64,13 +64,13 @@ model = dict(
     loss_mask=dict(weight=2.0, num_points=1024),
 )
 
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=5000)
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=6500)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [dict(type=OneCycleLR, eta_max=1e-3, total_steps=5000, pct_start=0.05, by_epoch=False)]
+param_scheduler = [dict(type=OneCycleLR, eta_max=1e-3, total_steps=6500, pct_start=0.05, by_epoch=False)]
 log_processor = dict(type=LogProcessor, by_epoch=False, window_size=50)
 default_hooks.update(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

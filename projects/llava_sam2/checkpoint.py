@@ -5,11 +5,12 @@ left over, except SAM 2's video memory, which is kept for export.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -136,9 +137,15 @@ def load_pretrained(network: nn.Module, source: str | Path, parts: Sequence[str]
     return report
 
 
-def released_state(network: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """Tensors of a network without LoRA under the released names, SAM 2's carried memory included."""
-    state = network.state_dict() if state is None else state
+@torch.no_grad()
+def released_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors of a network under the released names: LoRA merged in fp32, SAM 2's carried memory included."""
+    state = network.state_dict()
+    for name, module in network.named_modules():
+        if isinstance(module, LoraLayer):
+            own = f'{name}.base_layer.weight'
+            delta = sum(module.get_delta_weight(adapter).float() for adapter in module.active_adapters)
+            state[own] = (state[own].float() + delta).to(state[own].dtype)
     released = {}
     for name, places in released_table({own: tensor.shape for own, tensor in state.items()}).items():
         # Several own tensors are either rows of one released tensor (q, k, v) or copies of it (a shared buffer).

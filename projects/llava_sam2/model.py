@@ -172,7 +172,10 @@ class VideoLLaVASAMModel(BaseModel):
 
     def pad(self, rows: Sequence[Row], side: str = 'right') -> Batch:
         device = next(self.network.parameters()).device
-        return pad_rows(rows, self.vocabulary.pad_id, self.vocabulary.image_id, device, side)
+        vocabulary = self.vocabulary
+        return pad_rows(
+            rows, vocabulary.pad_id, vocabulary.image_id, self.config.num_image_tokens, device, side
+        )
 
     def read(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
         """One pass of the language model: the padded batch and its last hidden states (B, L, D)."""
@@ -245,17 +248,17 @@ class VideoLLaVASAMModel(BaseModel):
         Returns:
             ``loss_mask``, ``loss_dice``, ``loss_answer``, ``loss_caption``; means over the global batch.
         """
-        images = self.encode(data['pixel_values'], data['g_pixel_values'])
         num_tokens, count = self.config.num_image_tokens, len(data['captions'])
         rows = []
-        for index, caption in enumerate(data['captions']):
-            question, answer = self.draw_templates(step, data['sample_ids'][index])
-            image = int(data['image2'][index])
+        for image, caption, sample_id in zip(data['image2'].tolist(), data['captions'], data['sample_ids']):
+            question, answer = self.draw_templates(step, sample_id)
             rows.append(segmentation_row(self.vocabulary, num_tokens, image, prompts.phrase(caption), question, answer))
         described = [index for index, describes in enumerate(data['describes']) if describes]
+        image1, regions = data['image1'].tolist(), data['prompt_masks'].cpu()
         for index in described:
-            region, image = data['prompt_masks'][index].cpu(), int(data['image1'][index])
-            rows.append(caption_row(self.vocabulary, num_tokens, image, region, data['captions'][index]))
+            caption = data['captions'][index]
+            rows.append(caption_row(self.vocabulary, num_tokens, image1[index], regions[index], caption))
+        images = self.encode(data['pixel_values'], data['g_pixel_values'])
         batch, hidden_states = self.read(rows, images)
         token_loss = self.token_loss(batch, hidden_states)
         logits = self.segment(batch.first(count), hidden_states[:count], images)

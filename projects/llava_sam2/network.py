@@ -82,21 +82,9 @@ class Sa2VANetwork(PreTrainedModel):
 
         Returns:
             (B, L, D).
-
-        Raises:
-            ValueError: when a row has another number of image tokens than its image and region give.
         """
         embeds = self.language_model.get_input_embeddings()(batch.input_ids)
-        visual = torch.cat([
-            part
-            for row in batch.rows
-            for part in (
-                image_features[row.image],
-                *([] if row.region is None else [image_features[row.image][row.region.to(embeds.device)]]),
-            )
-        ])
-        if batch.num_visual != len(visual):
-            raise ValueError(f'{batch.num_visual} image tokens in the text but {len(visual)} visual features')
+        visual = image_features.flatten(0, 1)[batch.visual_index]
         embeds = embeds.masked_scatter(batch.visual_mask[..., None], visual.to(embeds.dtype))
         soft = [row.soft for row in batch.rows if row.soft is not None]
         if soft:

@@ -40,6 +40,7 @@ class Batch:
     Attributes:
         input_ids, attention_mask, position_ids, labels: (B, L).
         visual_mask: (B, L) bool, image and region tokens.
+        visual_index: (K,) which of the batch's image features, counted through all images, fill them in flat order.
         slot_mask: (B, L) bool, positions filled by soft captions.
         starts: per row, the column of its first token (0 unless left-padded).
     """
@@ -52,7 +53,7 @@ class Batch:
     visual_mask: torch.Tensor
     slot_mask: torch.Tensor
     starts: list[int]
-    num_visual: int
+    visual_index: torch.Tensor
 
     def first(self, count: int) -> 'Batch':
         """The first ``count`` rows."""
@@ -61,7 +62,7 @@ class Batch:
             *(getattr(self, name)[:count] for name in (
                 'input_ids', 'attention_mask', 'position_ids', 'labels', 'visual_mask', 'slot_mask', 'starts'
             )),
-            self.num_visual,
+            self.visual_index,
         )
 
 
@@ -69,17 +70,30 @@ def pad_rows(
     rows: Sequence[Row],
     pad_id: int,
     image_token_id: int,
+    num_image_tokens: int,
     device: torch.device | str = 'cpu',
     side: str = 'right',
 ) -> Batch:
-    """Pad rows to the longest; ``side='left'`` for prompts that are continued by generation (D6)."""
+    """Pad rows to the longest.
+
+    Args:
+        rows: at least one.
+        pad_id: fills the padding.
+        image_token_id: the placeholder of image and region tokens.
+        num_image_tokens: n, features of an image.
+        device: of the tensors.
+        side: ``'left'`` for prompts that are continued by generation (D6).
+
+    Raises:
+        ValueError: when a row has another number of image tokens than its image and region give.
+    """
     length = max(len(row.input_ids) for row in rows)
     shape = (len(rows), length)
     input_ids = torch.full(shape, pad_id, dtype=torch.long)
     labels = torch.full(shape, IGNORE, dtype=torch.long)
     attention_mask = torch.zeros(shape, dtype=torch.long)
     slot_mask = torch.zeros(shape, dtype=torch.bool)
-    starts = []
+    starts, visual = [], []
     for index, row in enumerate(rows):
         start = length - len(row.input_ids) if side == 'left' else 0
         span = slice(start, start + len(row.input_ids))
@@ -89,6 +103,11 @@ def pad_rows(
         if row.soft is not None:
             slot_mask[index, start + row.slot : start + row.slot + len(row.soft)] = True
         starts.append(start)
+        # The whole image first, then the cells of the region once more.
+        cells = [torch.arange(num_image_tokens)] + ([] if row.region is None else [row.region.nonzero()[:, 0]])
+        visual.append(torch.cat(cells) + row.image * num_image_tokens)
+        if (found := row.input_ids.count(image_token_id)) != len(visual[-1]):
+            raise ValueError(f'row {index} has {found} image tokens, but its image and region have {len(visual[-1])}')
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
     visual_mask = (input_ids == image_token_id) & attention_mask.bool()
     return Batch(
@@ -100,5 +119,5 @@ def pad_rows(
         visual_mask=visual_mask.to(device),
         slot_mask=slot_mask.to(device),
         starts=starts,
-        num_visual=int(visual_mask.sum()),
+        visual_index=torch.cat(visual).to(device),
     )

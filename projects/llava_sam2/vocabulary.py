@@ -1,5 +1,6 @@
 """What the loops must know about single tokens: which may be sampled, where the terminator begins, leading spaces."""
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -9,6 +10,7 @@ from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
 from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START, SEG, TERMINATOR
 
+_IMAGE_RUN = re.compile(f'(?:{re.escape(IMG_CONTEXT)})+')
 _BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
 
 
@@ -43,7 +45,15 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Encode one string as a whole, so that tokens at its seams are the ones inference sees (D13)."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        # Special tokens stand alone, so a run of image tokens needs to be read only once.
+        runs = [len(run) // len(IMG_CONTEXT) for run in _IMAGE_RUN.findall(text)]
+        ids = self.tokenizer.backend_tokenizer.encode(
+            _IMAGE_RUN.sub(IMG_CONTEXT, text), add_special_tokens=False
+        ).ids
+        if not runs:
+            return ids
+        lengths = iter(runs)
+        return [index for index in ids for _ in range(next(lengths) if index == self.image_id else 1)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -80,7 +80,9 @@ def _config_as_loaded(cfg: Config, config_file: Path) -> dict:
 
 def _refuse_changed_names(running: dict, stated: dict, known: set[str], config_file: str | Path) -> None:
     for key, value in stated.items():
-        if key not in known and not isinstance(value, (dict, list)) and running.get(key, value) != value:
+        # Functions such as read_base are no settings; XTuner replaces them by their names.
+        is_setting = not isinstance(value, (dict, list)) and not callable(value)
+        if key not in known and is_setting and running.get(key, value) != value:
             raise ValueError(
                 f'--cfg-options {key}={running[key]} changes nothing: {key} is a name that only {config_file} uses '
                 'while it is read; give the setting that it fills, such as train_dataloader.batch_size=8, instead.')

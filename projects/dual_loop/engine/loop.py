@@ -92,7 +92,7 @@ class DualLoopTrainLoop(BaseLoop):
 
     def run(self) -> torch.nn.Module:
         """Train from the current step to ``max_steps``."""
-        if self.runner.optim_wrapper.clip_kwargs:
+        if getattr(self.runner.optim_wrapper, 'clip_grad_kwargs', None):  # DeepSpeed's wrapper has none
             raise ValueError('optim_wrapper.clip_grad must be absent: the loop clips after combining, set '
                              'train_cfg.surgery.max_grad_norm instead')
         model = self.raw_model
@@ -167,6 +167,7 @@ class DualLoopTrainLoop(BaseLoop):
             output = model(data, dict(step=self._iter, preview=bool(show and micro == 0)), mode=f'loop{loop}')
             grads = torch.autograd.grad(output['loss'], self.parameters, allow_unused=True)
             self.layout.accumulate_(self.gradients[loop], grads, 1 / len(batches), loop)
+            output['loss'] = output['loss'].detach()
             if preview := output.pop('preview', None):
                 self.preview = dict(preview, data=data)
             for name, value in output.items():

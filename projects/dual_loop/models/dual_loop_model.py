@@ -69,10 +69,14 @@ class DualLoopModel(BaseModel):
     def trainables(self) -> dict[str, torch.nn.Parameter]:
         return {f'base.{name}': parameter for name, parameter in self.base.trainables().items()}
 
-    def state_dict(self, *args, **kwargs) -> dict[str, torch.Tensor]:
+    def state_dict(self, *args, prefix: str = '', **kwargs) -> dict[str, torch.Tensor]:
         """Trained tensors only, unless the frozen ones are random and exist nowhere else."""
-        state = super().state_dict(*args, **kwargs)
-        return state if self.base.random_weights else {name: state[name] for name in self.trainables()}
+        state = super().state_dict(*args, prefix=prefix, **kwargs)
+        trained = {prefix + name for name in self.trainables()}
+        for name in list(state) if not self.base.random_weights else ():
+            if name.startswith(prefix) and name not in trained:
+                del state[name]
+        return state
 
     def forward(self, data: Mapping | None, data_samples: Mapping | Sequence | None = None, mode: str = 'loss'):
         """One entry for every pass of training.
