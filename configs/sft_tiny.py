@@ -8,7 +8,7 @@ __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
 from mmengine.config import read_base
 from mmengine.dataset import InfiniteSampler
-from mmengine.optim import OneCycleLR, OptimWrapper
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, LogProcessor
 from torch.optim import AdamW
 from xtuner.dataset import ConcatDataset
@@ -70,7 +70,10 @@ optim_wrapper = dict(
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [dict(type=OneCycleLR, eta_max=1e-3, total_steps=6500, pct_start=0.05, by_epoch=False)]
+param_scheduler = [
+    dict(type=LinearLR, start_factor=0.01, begin=0, end=300, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=6500, by_epoch=False),
+]
 log_processor = dict(type=LogProcessor, by_epoch=False, window_size=50)
 default_hooks.update(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

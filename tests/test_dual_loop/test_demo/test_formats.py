@@ -97,7 +97,8 @@ def test_openimages(demo_root):
         scene, drawn, masks = draw_scene(scene_rng(3, 'openimages', index))
         image_id = f'{index:016x}'
         assert_looks_like(read_image(folder / 'images' / 'train' / f'{image_id}.jpg'), drawn)
-        assert [names[entry['LabelName']] for entry in by_image[image_id]] == [o.shape.capitalize() for o in scene.objects]
+        labels = [names[entry['LabelName']] for entry in by_image[image_id]]
+        assert labels == [item.shape.capitalize() for item in scene.objects]
         for entry, mask in zip(by_image[image_id], masks):
             stored = Image.open(folder / 'masks' / 'train' / entry['MaskPath'])
             assert stored.size[0] < scene.width and stored.size[1] < scene.height

@@ -59,6 +59,20 @@ def test_other_settings_are_refused_by_name(tmp_path, asked):
     assert str(root) in str(error.value) and f'seed={asked["seed"]}' in str(error.value)
 
 
+def test_some_sources_are_the_same_as_among_all(tmp_path, demo_root):
+    some = digests(ensure_demo_data(tmp_path / 'some', images=24, seed=3, workers=1, sources=['refcoco', 'dam']))
+    everything = digests(demo_root)
+    assert {name.split('/')[0] for name in some} == {'ref_seg', 'dam', 'manifest.json'}
+    assert all(everything[name] == digest for name, digest in some.items() if name != 'manifest.json')
+    with pytest.raises(ValueError, match='was asked for: remove the folder'):
+        ensure_demo_data(tmp_path / 'some', images=24, seed=3)
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match="'coco'.*sav, sa1b, openimages, refcoco, dam"):
+        make_demo_data(tmp_path / 'data', images=4, sources=['coco', 'dam'])
+
+
 def test_an_older_format_is_refused(tmp_path, monkeypatch):
     root = ensure_demo_data(tmp_path / 'data', images=4, seed=2, workers=1)
     monkeypatch.setattr(generation, 'FORMAT', generation.FORMAT + 1)

@@ -64,7 +64,8 @@ def test_relation_expressions_need_their_relation():
 def test_left_of_needs_a_clear_distance(x, expected):
     # the star stands at x = 90; 75 is to its left, but less than the 20 pixels that make it clear
     scene = row(('circle', 'red', x, 100.), ('star', 'blue', 90., 100.))
-    assert Expression(Attributes(shape='circle'), Beside('left', Attributes(shape='star'))).identifies(scene) == expected
+    expression = Expression(Attributes(shape='circle'), Beside('left', Attributes(shape='star')))
+    assert expression.identifies(scene) == expected
 
 
 def test_left_of_is_refused_when_the_offset_is_mostly_vertical():
