@@ -51,10 +51,10 @@ model = dict(
     random_weights=True,
     network=dict(
         vision_config=dict(hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384,
-                           image_size=224, patch_size=14, attention_bias=True),
+                           image_size=224, patch_size=14, attention_bias=True, initializer_range=0.1),
         llm_config=dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
                         intermediate_size=384, vocab_size=640, max_position_embeddings=1024,
-                        tie_word_embeddings=False),
+                        tie_word_embeddings=False, initializer_range=0.09),
         grounding_config=dict(image_size=256, embed_dim=24, num_heads=1, stages=(1, 2, 3, 1), global_att_blocks=(4, ),
                               window_spec=(8, 4, 8, 4), d_model=64, decoder_mlp_dim=256),
         # The IoU head gets no gradient, so its choice would be a random one.
@@ -62,9 +62,10 @@ model = dict(
     ),
     trainable=('vision_model', 'mlp1', 'language_model', 'text_hidden_fcs', 'image_encoder', 'mask_decoder'),
     loss_mask=dict(weight=2.0, num_points=1024),
+    single_template_steps=2500,
 )
 
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=6500)
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=5200)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
@@ -72,7 +73,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, begin=0, end=300, by_epoch=False),
-    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=6500, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=5200, by_epoch=False),
 ]
 log_processor = dict(type=LogProcessor, by_epoch=False, window_size=50)
 default_hooks.update(

@@ -26,7 +26,7 @@ CORPUS_SOURCE = 8  # random key of the tokenizer corpus; the data sets have 1 to
 def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources=None):
     """Write synthetic data in the five on-disk formats: SA-V pairs, SA-1B, Open Images, RefCOCO and Describe Anything.
 
-    Each source's content is a function of `images` and `seed` alone. It appears under `out` at once when it is complete.
+    What a source holds depends on `images` and `seed` alone. Everything appears under `out` at once, when complete.
 
     Args:
         out (str | Path): Folder to make; it must not exist or be empty.

@@ -13,7 +13,7 @@ from llava_sam2 import prompts
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.rows import segmentation_row
 
-FORCED_ANSWER = prompts.SEGMENTATION_ANSWERS[2]
+FORCED_ANSWER = prompts.SEGMENTATION_ANSWERS[0]
 
 
 @dataclass
