@@ -24,7 +24,7 @@ with read_base():
 custom_imports = dict(imports=['dual_loop'], allow_failed_imports=False)
 
 # The captioned part of a demo world that the dual loop never sees (another seed).
-sizes = dict(image_size=224, grounding_size=256, num_image_tokens=64)
+sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)
 prepare = dict(type=ensure_demo_data, root='data/demo_base', images=20000, seed=1, sources=['refcoco', 'dam'])
 objects = dict(num_objects=4)  # of one image in a sample: nearly free supervision, the image is encoded once
 
@@ -51,11 +51,11 @@ model = dict(
     random_weights=True,
     network=dict(
         vision_config=dict(hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384,
-                           image_size=224, patch_size=14, attention_bias=True, initializer_range=0.1),
+                           image_size=112, patch_size=14, attention_bias=True, initializer_range=0.1),
         llm_config=dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
                         intermediate_size=384, vocab_size=640, max_position_embeddings=1024,
                         tie_word_embeddings=False, initializer_range=0.09),
-        grounding_config=dict(image_size=256, embed_dim=24, num_heads=1, stages=(1, 2, 3, 1), global_att_blocks=(4, ),
+        grounding_config=dict(image_size=128, embed_dim=24, num_heads=1, stages=(1, 2, 3, 1), global_att_blocks=(4, ),
                               window_spec=(8, 4, 8, 4), d_model=64, decoder_mlp_dim=256),
         # The IoU head gets no gradient, so its choice would be a random one.
         mask_selection='single',
@@ -65,7 +65,7 @@ model = dict(
     single_template_steps=2500,
 )
 
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=5200)
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=5400)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
@@ -73,12 +73,12 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, begin=0, end=300, by_epoch=False),
-    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=5200, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=5400, by_epoch=False),
 ]
 log_processor = dict(type=LogProcessor, by_epoch=False, window_size=50)
 default_hooks.update(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=900, max_keep_ckpts=1),
 )
 custom_hooks = [
     dict(type=HeldOutHook, dataloader=dict(

@@ -6,8 +6,8 @@ from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefC
                                 SAVPairDataset, collate_samples)
 from dual_loop.demo import ensure_demo_data
 
-# 224 px for the vision encoder (8 x 8 image tokens), 256 px for the grounding encoder; as in assets/tiny/config.json.
-sizes = dict(image_size=224, grounding_size=256, num_image_tokens=64)
+# 112 px for the vision encoder (4 x 4 image tokens), 128 px for the grounding encoder; as in assets/tiny/config.json.
+sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)
 prepare = dict(type=ensure_demo_data, root='data/demo', images=400, seed=0)
 
 # Masks without captions.
