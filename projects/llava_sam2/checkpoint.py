@@ -122,14 +122,14 @@ def load_pretrained(network: nn.Module, source: str | Path, parts: Sequence[str]
     for name, places in table.items():
         shape = list(state[places[0].own].shape)
         shape[0] = max(place.rows.stop for place in places)
-        if list(tensors[name].shape) != shape and tensors[name].numel() != torch.Size(shape).numel():
+        if list(tensors[name].shape) != shape:
             wrong.append(f'{name} {tuple(tensors[name].shape)}, expected {tuple(shape)}')
     _refuse(source, 'have another shape', wrong)
     for name, places in table.items():
         for place in places:
-            target = state[place.own][place.own_rows]
-            target.copy_(tensors[name][place.rows].reshape(target.shape))
-    network.carried = {name: read() for name, read in carried.items()}
+            state[place.own][place.own_rows].copy_(tensors[name][place.rows])
+    if 'grounding_encoder' in parts:
+        network.carried = {name: read() for name, read in carried.items()}
     report = LoadReport(str(source), carried=len(carried))
     for name in table:
         part = next(part for prefix, part in prefixes.items() if name.startswith(prefix))

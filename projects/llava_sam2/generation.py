@@ -53,6 +53,7 @@ def greedy_decode(
     attention_mask, position_ids = batch.attention_mask, batch.position_ids
     ids: list[list[int]] = [[] for _ in batch.rows]
     lengths: list[int | None] = [None] * len(ids)
+    finished = [False] * len(ids)
     # The terminator has a few tokens of its own; a caption of exactly max_new_tokens may still end.
     for step in range(max_new_tokens + len(vocabulary.encode('.<|end|>'))):
         hidden = network.language_model.model(
@@ -61,18 +62,19 @@ def greedy_decode(
         logits = network.logits(hidden).float().masked_fill(banned if step else banned_first, float('-inf'))
         token = logits.argmax(dim=-1)
         for row, index in enumerate(token.tolist()):
-            if lengths[row] is None:
+            if not finished[row]:
                 ids[row].append(index)
                 lengths[row] = vocabulary.caption_length(ids[row])
-        if all(
-            length is not None or (len(row) >= max_new_tokens and not vocabulary.may_be_ending(row))
-            for row, length in zip(ids, lengths)
-        ):
+                # By the row alone: how long the others are must not change what it says.
+                finished[row] = lengths[row] is not None or (
+                    len(ids[row]) > max_new_tokens and not vocabulary.may_be_ending(ids[row])
+                )
+        if all(finished):
             break
         inputs = dict(input_ids=token[:, None])
         attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(ids), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
+    ended = [length is not None and length <= max_new_tokens for length in lengths]
     return [
-        Decoded(row[: min(max_new_tokens, len(row) if length is None else length)], length is not None)
-        for row, length in zip(ids, lengths)
+        Decoded(row[: length if whole else max_new_tokens], whole) for row, length, whole in zip(ids, lengths, ended)
     ]

@@ -1,0 +1,18 @@
+"""Figures of captions, counted by hand."""
+
+import pytest
+
+from dual_loop.models.captions import caption_figures, distinct
+
+
+def test_distinct():
+    captions = [[1, 2, 1, 2], [1, 2]]
+    assert distinct(captions, 1) == pytest.approx(2 / 6)
+    assert distinct(captions, 2) == pytest.approx(2 / 4)  # 12, 21, 12 and 12
+    assert distinct(captions, 5) == 0.0 and distinct([], 1) == 0.0
+
+
+def test_figures():
+    figures = caption_figures([[1, 2, 1], [3]], [True, False])
+    assert figures == dict(caption_len=2.0, distinct_1=0.75, distinct_2=1.0, hit_max_len=0.5)
+    assert caption_figures([], []) == {}

@@ -1,0 +1,106 @@
+"""Tables over the tokenizer, against decoding the tokens one by one."""
+
+import pytest
+import torch
+
+from llava_sam2 import prompts
+from llava_sam2.tokenizer import load_tokenizer, train_tokenizer
+from llava_sam2.vocabulary import Vocabulary
+
+
+def tokens_of(vocabulary, *pieces: str) -> list[int]:
+    return [vocabulary.pieces.index(piece.encode()) for piece in pieces]
+
+
+@pytest.mark.parametrize('text', [
+    'a dog.',
+    'no image at all<|end|>',
+    prompts.image_block(7),
+    prompts.caption_prompt(16, 3) + 'a red dog.<|end|>',
+    prompts.image_block(2) + 'x' + prompts.image_block(5) + ' <vp><IMG_CONTEXT></vp>[SEG]',
+    '',
+])
+def test_encode_is_the_tokenizers_own(vocabulary, text):
+    assert vocabulary.encode(text) == vocabulary.tokenizer.encode(text, add_special_tokens=False)
+
+
+def test_decode_inverts_encode(vocabulary):
+    text = 'A café  with [SEG] , spaces .<|end|>'
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+def test_terminator_is_found_where_it_begins(vocabulary):
+    full = vocabulary.encode('a dog.<|end|>')
+    fused = vocabulary.pieces[full[-3]]
+    assert fused == b'.<|'  # as in the released tokenizer, the stop and the terminator share a token
+    assert vocabulary.caption_length(full) == len(full) - 3
+    assert vocabulary.caption_length(full[:-1]) is None
+    assert vocabulary.caption_length(full + vocabulary.encode(' more<|end|>')) == len(full) - 3
+    assert vocabulary.caption_length(tokens_of(vocabulary, 'a', '<|', 'e', 'n', 'd', '|', '>')) == 1
+    assert vocabulary.caption_length([]) is None
+
+
+def test_may_be_ending(vocabulary):
+    full = vocabulary.encode('a dog.<|end|>')
+    assert [vocabulary.may_be_ending(full[:n]) for n in range(len(full) + 1)] == (
+        [False] * (len(full) - 2) + [True, True, False]
+    )
+    assert vocabulary.may_be_ending(tokens_of(vocabulary, 'a', '<'))
+    assert vocabulary.may_be_ending(tokens_of(vocabulary, '<', '|', 'e', 'n'))
+    assert not vocabulary.may_be_ending(tokens_of(vocabulary, '|', 'e', 'n'))
+    assert not vocabulary.may_be_ending([])
+
+
+def test_special_tokens(vocabulary):
+    names = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<img>', '</img>', '<IMG_CONTEXT>', *prompts.ADDED_TOKENS]
+    reserved = range(len(vocabulary.tokenizer), vocabulary.size)
+    expected = {vocabulary.id_of(name) for name in names} | set(reserved)
+    assert set(vocabulary.special.nonzero()[:, 0].tolist()) == expected
+    assert set(vocabulary.ordinary_ids.tolist()) == set(range(vocabulary.size)) - expected
+
+
+def test_cannot_begin(vocabulary):
+    for index in range(vocabulary.size):
+        text = '' if vocabulary.special[index] else vocabulary.pieces[index].decode('latin-1')
+        starts = any(text.endswith(prompts.TERMINATOR[:n]) for n in range(1, len(prompts.TERMINATOR) + 1))
+        assert vocabulary.cannot_begin[index] == (not text.strip(' \t\n\v\f\r') or starts), (index, text)
+    allowed = tokens_of(vocabulary, 'a', ' d', '.', '|')
+    assert not vocabulary.cannot_begin[allowed].any()
+    assert vocabulary.cannot_begin[tokens_of(vocabulary, '<', '<|', '.<|', ' ', '\n')].all()
+
+
+def test_leading_space_table(vocabulary):
+    table = vocabulary.with_leading_space
+    plain = tokens_of(vocabulary, 'd', 'o')
+    assert [vocabulary.decode([index]) for index in table[plain].tolist()] == [' d', ' o']
+    spaced = (table != torch.arange(vocabulary.size)).nonzero()[:, 0].tolist()
+    assert len(spaced) > 20
+    for index in spaced:
+        assert vocabulary.pieces[table[index]] == b' ' + vocabulary.pieces[index]
+    known = set(vocabulary.pieces)
+    for index in set(vocabulary.ordinary_ids.tolist()) - set(spaced):
+        assert b' ' + vocabulary.pieces[index] not in known
+    assert torch.equal(table[vocabulary.special], vocabulary.special.nonzero()[:, 0])
+
+
+def test_missing_protocol_token_is_named():
+    tokenizer = train_tokenizer(['a dog'], 280)
+    bare = type(tokenizer)(
+        tokenizer_object=tokenizer.backend_tokenizer.from_str(
+            tokenizer.backend_tokenizer.to_str().replace('[SEG]', '[GES]')
+        ),
+        pad_token='<|endoftext|>',
+    )
+    assert Vocabulary(tokenizer, 300).seg_id == tokenizer.convert_tokens_to_ids('[SEG]')
+    with pytest.raises(ValueError, match=r'does not know \[SEG\] as one token.*ADDED_TOKENS'):
+        Vocabulary(bare, 300)
+
+
+def test_too_few_rows_are_refused(vocabulary):
+    with pytest.raises(ValueError, match='100 token rows but the tokenizer has 628'):
+        Vocabulary(vocabulary.tokenizer, 100)
+
+
+def test_missing_tokenizer_names_its_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load_tokenizer(tmp_path)
