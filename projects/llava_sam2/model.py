@@ -158,6 +158,19 @@ class VideoLLaVASAMModel(BaseModel):
     def init_weights(self) -> None:
         """Nothing to do. The runner calls this, and transformers' own version would draw LoRA's zeros anew."""
 
+    def check_token_rows(self) -> None:
+        """Refuse to train with ``[SEG]`` and region tokens whose embeddings are random and stay so.
+
+        Raises:
+            ValueError: naming the remedy.
+        """
+        if self.random_weights and not self.network.token_embeddings().requires_grad:
+            raise ValueError(
+                f'the token rows of {" ".join(prompts.ADDED_TOKENS)} are random and frozen, so no mask can be learned: '
+                'start from trained weights (model.base.pretrained) or train the rows (add "language_model" to '
+                'model.base.trainable)'
+            )
+
     def train(self, mode: bool = True) -> 'VideoLLaVASAMModel':
         """Frozen encoders stay in evaluation mode."""
         super().train(mode)

@@ -68,30 +68,31 @@ class Vocabulary:
         return special
 
     @cached_property
-    def ordinary_ids(self) -> torch.Tensor:
-        """(M,) ids of the tokens that a caption may contain."""
-        return (~self.special).nonzero()[:, 0]
-
-    @cached_property
     def pieces(self) -> list[bytes]:
-        """The bytes of every ordinary token; empty for special ones."""
+        """The bytes of every token; empty for special ones."""
         tokens = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
         pieces = [b''] * self.size
-        for index in self.ordinary_ids.tolist():
+        for index in (~self.special).nonzero()[:, 0].tolist():
             pieces[index] = bytes(_BYTE_OF[char] for char in tokens[index])
         return pieces
 
     @cached_property
-    def cannot_begin(self) -> torch.Tensor:
-        """(V,) bool: tokens that a caption may not begin with: special or blank ones, and such as (could) start the
-        terminator, which would leave an empty caption."""
+    def not_in_caption(self) -> torch.Tensor:
+        """(V,) bool: special tokens, and those in which the terminator (may) begin; they belong to the terminator."""
         terminator = TERMINATOR.encode()
         starts = tuple(terminator[:n] for n in range(1, len(terminator) + 1))
-        forbidden = self.special.clone()
-        for index, piece in enumerate(self.pieces):
-            if not piece.strip() or piece.endswith(starts) or terminator in piece:
-                forbidden[index] = True
-        return forbidden
+        begins = torch.tensor([piece.endswith(starts) or terminator in piece for piece in self.pieces])
+        return self.special | begins
+
+    @cached_property
+    def ordinary_ids(self) -> torch.Tensor:
+        """(M,) ids of the tokens that a caption may contain."""
+        return (~self.not_in_caption).nonzero()[:, 0]
+
+    @cached_property
+    def cannot_begin(self) -> torch.Tensor:
+        """(V,) bool: tokens that a caption may not begin with: those it may not contain, and blank ones."""
+        return self.not_in_caption | torch.tensor([not piece.strip() for piece in self.pieces])
 
     @cached_property
     def with_leading_space(self) -> torch.Tensor:

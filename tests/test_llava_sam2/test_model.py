@@ -105,6 +105,14 @@ def test_frozen_encoders_stay_in_evaluation_mode(build_base):
     assert build_base(trainable=('vision_model',)).train().network.vision_model.training
 
 
+def test_random_frozen_token_rows_are_refused(build_base, tmp_path):
+    with pytest.raises(ValueError, match=r'token rows of \[SEG\] .* are random and frozen.*model.base.pretrained'):
+        build_base().check_token_rows()
+    build_base(trainable=('mlp1', 'language_model'), lora=None).check_token_rows()
+    save_released(build_base(lora=None).network, tmp_path)
+    build_base(random_weights=False, network=None, pretrained=str(tmp_path)).check_token_rows()
+
+
 # -- passes ---------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +201,7 @@ def test_configured_weights_of_mask_and_dice(build_base, batch):
 
 def test_draws_depend_on_step_and_sample(build_base, batch):
     model = build_base().eval()
-    drawn = {model.draw_templates(step, name) for step in range(40) for name in ('a', 'b')}
+    drawn = {model.draw_templates(step, name) for step in range(100) for name in ('a', 'b')}
     assert len(drawn) > 30
     assert {question for question, _ in drawn} == set(prompts.SEGMENTATION_QUESTIONS)
     assert model.draw_templates(3, 'a') == model.draw_templates(3, 'a')

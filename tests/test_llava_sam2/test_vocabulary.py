@@ -56,17 +56,19 @@ def test_special_tokens(vocabulary):
     reserved = range(len(vocabulary.tokenizer), vocabulary.size)
     expected = {vocabulary.id_of(name) for name in names} | set(reserved)
     assert set(vocabulary.special.nonzero()[:, 0].tolist()) == expected
-    assert set(vocabulary.ordinary_ids.tolist()) == set(range(vocabulary.size)) - expected
 
 
-def test_cannot_begin(vocabulary):
+def test_what_a_caption_may_contain_and_begin_with(vocabulary):
     for index in range(vocabulary.size):
         text = '' if vocabulary.special[index] else vocabulary.pieces[index].decode('latin-1')
-        starts = any(text.endswith(prompts.TERMINATOR[:n]) for n in range(1, len(prompts.TERMINATOR) + 1))
-        assert vocabulary.cannot_begin[index] == (not text.strip(' \t\n\v\f\r') or starts), (index, text)
-    allowed = tokens_of(vocabulary, 'a', ' d', '.', '|')
-    assert not vocabulary.cannot_begin[allowed].any()
-    assert vocabulary.cannot_begin[tokens_of(vocabulary, '<', '<|', '.<|', ' ', '\n')].all()
+        ends = any(text.endswith(prompts.TERMINATOR[:n]) for n in range(1, len(prompts.TERMINATOR) + 1))
+        banned = bool(vocabulary.special[index]) or ends or prompts.TERMINATOR in text
+        assert vocabulary.not_in_caption[index] == banned, (index, text)
+        assert (index in vocabulary.ordinary_ids) == (not banned)
+        assert vocabulary.cannot_begin[index] == (banned or not text.strip(' \t\n\v\f\r')), (index, text)
+    assert not vocabulary.cannot_begin[tokens_of(vocabulary, 'a', ' d', '.', '|')].any()
+    assert vocabulary.not_in_caption[tokens_of(vocabulary, '<', '<|', '.<|')].all()
+    assert vocabulary.cannot_begin[tokens_of(vocabulary, ' ', '\n')].all()
 
 
 def test_leading_space_table(vocabulary):
@@ -78,7 +80,7 @@ def test_leading_space_table(vocabulary):
     for index in spaced:
         assert vocabulary.pieces[table[index]] == b' ' + vocabulary.pieces[index]
     known = set(vocabulary.pieces)
-    for index in set(vocabulary.ordinary_ids.tolist()) - set(spaced):
+    for index in set((~vocabulary.special).nonzero()[:, 0].tolist()) - set(spaced):
         assert b' ' + vocabulary.pieces[index] not in known
     assert torch.equal(table[vocabulary.special], vocabulary.special.nonzero()[:, 0])
 

@@ -96,6 +96,7 @@ class DualLoopTrainLoop(BaseLoop):
             raise ValueError('optim_wrapper.clip_grad must be absent: the loop clips after combining, set '
                              'train_cfg.surgery.max_grad_norm instead')
         model = self.raw_model
+        model.base.check_token_rows()
         self.parameters = list(model.trainables().values())
         self.layout = FlatLayout.from_params(model.trainables().items(), self.groups)
         device = self.parameters[0].device

@@ -90,7 +90,7 @@ class CaptionBridge:
         lengths = [len(part) for part in logits]
         device = weight.device
         # fp32: in bf16 the noise takes 1 836 distinct values and never exceeds 5.53 (D29).
-        scores = torch.cat(list(logits)).float().masked_fill(vocabulary.special.to(device), float('-inf'))
+        scores = torch.cat(list(logits)).float().masked_fill(vocabulary.not_in_caption.to(device), float('-inf'))
         values, candidates = scores.topk(min(self.topk, len(vocabulary.ordinary_ids)), dim=-1)
         noise = torch.cat([
             -torch.empty(n, values.shape[1], device=device).exponential_(generator=generator).log()

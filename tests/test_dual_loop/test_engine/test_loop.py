@@ -1,0 +1,143 @@
+"""One optimizer step of the loop against a plain computation of what it should do."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from torch.utils.data import DataLoader
+
+from dual_loop.datasets import collate_samples
+from dual_loop.engine.loop import DualLoopTrainLoop, NonFiniteGradients
+
+CAPTION = 'A small red circle with white stripes.'
+
+
+class Samples(list):
+    """A list is a map-style data set."""
+
+
+@pytest.fixture
+def make_loop(build_loops, make_sample, tmp_path, monkeypatch):
+    """A loop over fixed samples with plain SGD of rate 1, so that a step shows the combined gradient."""
+    # The quarantine file belongs to the project's own data sets.
+    monkeypatch.setattr('dual_loop.engine.loop.set_work_dir', lambda dataset, work_dir: None)
+
+    def make(batch_size: int = 2, model=None, **options):
+        if model is None:
+            model = build_loops(denoise_weight=1.0)
+            model.base.random_weights = False  # as if they had been loaded
+        # Four samples each: masks without captions and one human sentence for loop 1, descriptions for loop 2.
+        first = Samples(make_sample(key, caption='red circle' if key == 3 else None, pair=key == 0) for key in range(4))
+        second = Samples(make_sample(key + 50, caption=CAPTION, describes=True) for key in range(4))
+        loaders = [DataLoader(data, batch_size, collate_fn=collate_samples) for data in (first, second)]
+        calls = []
+        runner = SimpleNamespace(
+            cfg=Config({}), model=model, work_dir=str(tmp_path), seed=0,
+            message_hub=MessageHub(f'loop{id(model)}'),
+            optim_wrapper=OptimWrapper(torch.optim.SGD(model.trainables().values(), lr=1.0)),
+            call_hook=lambda name, **kwargs: calls.append((name, kwargs)),
+        )
+        options = dict(max_steps=1, surgery=dict(max_grad_norm=None)) | options
+        loop = DualLoopTrainLoop(runner, loaders[0], loaders[1], **options)
+        return loop, loaders, calls
+
+    return make
+
+
+def values(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.trainables().items()}
+
+
+def plain_gradient(model, mode: str, data, step: int = 0) -> dict[str, torch.Tensor]:
+    names, parameters = zip(*model.trainables().items())
+    loss = model(data, dict(step=step), mode=mode)['loss']
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for name, p, g in zip(names, parameters, grads)}
+
+
+def is_shared(name: str) -> bool:
+    return 'lora_' in name or '.mlp1.' in name
+
+
+@pytest.mark.parametrize('accumulative_counts', [1, 2])
+def test_a_step_is_orthogonal_surgery_on_the_mean_gradients(make_loop, accumulative_counts):
+    loop, loaders, _ = make_loop(batch_size=4 // accumulative_counts, accumulative_counts=accumulative_counts)
+    model = loop.raw_model.train()
+    before = values(model)
+    whole = [collate_samples(list(loader.dataset)) for loader in loaders]
+    g1, g2 = (plain_gradient(model, mode, data) for mode, data in zip(('loop1', 'loop2'), whole))
+    loop.run()
+    flat1, flat2 = (torch.cat([g[name].flatten() for name in g if is_shared(name)]) for g in (g1, g2))
+    coefficient = flat1 @ flat2 / (flat1 @ flat1)
+    moved = 0.0
+    for name, value in values(model).items():
+        expected = g1[name] + 0.5 * (g2[name] - coefficient * g1[name]) if is_shared(name) else g1[name]
+        torch.testing.assert_close(before[name] - value, expected, rtol=1e-3, atol=2e-6, msg=name)
+        moved = max(moved, float(expected.abs().max()))
+    assert moved > 1e-3
+
+
+def test_hooks_see_the_figures_of_both_loops(make_loop):
+    loop, _, calls = make_loop()
+    loop.run()
+    names = [name for name, _ in calls]
+    assert names == ['before_train', 'before_train_epoch', 'before_train_iter', 'after_train_iter',
+                     'after_train_epoch', 'after_train']
+    outputs = calls[3][1]['outputs']
+    assert {'loop1/mask', 'loop1/dice', 'loop1/answer', 'loop1/denoise', 'loop2/caption', 'loop2/answer', 'cosine',
+            'coefficient', 'grad_norm1', 'grad_norm2', 'loop1/caption_len', 'loop1/distinct_1', 'loop1/bridge_entropy',
+            *(f'seconds/{phase}' for phase in ('data', 'teacher', 'loop1', 'loop2', 'surgery', 'optimizer'))
+            } <= set(outputs)
+    assert all(isinstance(value, float) for value in outputs.values())
+    assert loop.preview is not None and loop.preview['predicted'].shape == loop.preview['data']['masks2'].shape
+
+
+def test_clips_after_combining(make_loop):
+    loop, _, _ = make_loop(surgery=dict(max_grad_norm=0.01))
+    before = values(loop.raw_model)
+    loop.run()
+    after = values(loop.raw_model)
+    norm = sum((after[name] - before[name]).square().sum() for name in before).sqrt()
+    assert float(norm) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize('broken', ['loop1', 'loop2'])
+def test_a_gradient_that_is_not_finite_skips_the_step(make_loop, broken, monkeypatch):
+    loop, _, _ = make_loop(max_steps=2, max_skipped_steps=3)
+    model = loop.raw_model
+    original = getattr(model, broken)
+
+    def with_nan(data, **kwargs):
+        output = original(data, **kwargs)
+        return output | dict(loss=output['loss'] * float('nan'))
+
+    monkeypatch.setattr(model, broken, with_nan)
+    before = values(model)
+    loop.run()
+    assert loop.iter == 2 and loop.runner.message_hub.get_info('stepped') is False
+    assert all(torch.equal(before[name], value) for name, value in values(model).items())
+
+
+def test_too_many_skipped_steps_end_the_run(make_loop, monkeypatch):
+    loop, _, _ = make_loop(max_steps=5, max_skipped_steps=2)
+    original = loop.raw_model.loop2
+    monkeypatch.setattr(loop.raw_model, 'loop2', lambda data, **kwargs: original(data, **kwargs) | dict(
+        loss=original(data, **kwargs)['loss'] * float('inf')))
+    with pytest.raises(NonFiniteGradients, match='2 steps in a row'):
+        loop.run()
+
+
+def test_untrained_seg_rows_are_refused(make_loop, build_loops):
+    loop, _, _ = make_loop(model=build_loops())
+    with pytest.raises(ValueError, match=r'\[SEG\].*random and frozen.*pretrained'):
+        loop.run()
+
+
+def test_clipping_by_the_optimizer_wrapper_is_refused(make_loop):
+    loop, _, _ = make_loop()
+    loop.runner.optim_wrapper.clip_grad_kwargs = dict(max_norm=1.0)
+    with pytest.raises(ValueError, match='max_grad_norm'):
+        loop.run()

@@ -1,0 +1,155 @@
+"""The teacher: averaged values in the student's modules, for as long as it speaks."""
+
+import pytest
+import torch
+
+from dual_loop.models import teacher as teacher_module
+from dual_loop.models.teacher import Teacher
+from llava_sam2.generation import greedy_decode
+from llava_sam2.rows import caption_row
+
+
+@pytest.fixture
+def student(build_base):
+    return build_base(lora=dict(r=2, alpha=4, dropout=0.5)).train()
+
+
+@pytest.fixture(scope='module')
+def batch(make_batch):
+    return make_batch(dict(key=1), dict(key=2))
+
+
+def encode(student, batch):
+    return student.encode(batch['pixel_values'], batch['g_pixel_values'])
+
+
+def describe(teacher, batch):
+    return teacher.describe(encode(teacher.student, batch), [0, 1], list(batch['prompt_masks']), 8)
+
+
+def own_captions(student, batch):
+    """What the student itself says, in evaluation mode."""
+    student.eval()
+    vocabulary = student.vocabulary
+    rows = [caption_row(vocabulary, 16, index, region, []) for index, region in enumerate(batch['prompt_masks'])]
+    features = student.network.mlp1(encode(student, batch).vision)
+    decoded = greedy_decode(student.network, student.pad(rows, 'left'), features, vocabulary, 8,
+                            vocabulary.special, vocabulary.cannot_begin)
+    student.train()
+    return decoded
+
+
+def averages(teacher, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: value.float() + 0.3 * torch.randn(value.shape, generator=generator)
+        for name, value in teacher.values.items()
+    }
+
+
+def test_holds_the_trained_caption_path_and_nothing_else(student):
+    names = set(Teacher(student).values)
+    expected = {name for name in student.trainables() if '.lora_' in name or '.mlp1.' in name}
+    assert names == expected and len(names) == 2 * 2 * 7 + 6
+
+
+def test_teacher_is_the_student_at_the_start_and_dropout_is_off(student, batch):
+    teacher = Teacher(student)
+    assert describe(teacher, batch) == own_captions(student, batch)
+    assert describe(teacher, batch) == describe(teacher, batch)
+    assert student.training and student.network.language_model.training and not student.network.vision_model.training
+
+
+def test_given_values_are_used_and_the_students_restored(student, batch):
+    teacher, before = Teacher(student), own_captions(student, batch)
+    state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    values = averages(teacher)
+    teacher.set_values(values)
+    said = describe(teacher, batch)
+    assert said != before
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert own_captions(student, batch) == before
+    with torch.no_grad():
+        for name, parameter in student.trainables().items():
+            if name in values:
+                parameter.copy_(values[name])
+    assert own_captions(student, batch) == said  # a student with these values says the same
+    with torch.no_grad():
+        for parameter in student.trainables().values():
+            parameter.zero_()
+    assert describe(teacher, batch) == said  # the student's changes do not reach the teacher
+
+
+def test_student_is_restored_when_the_teacher_fails(student, batch, monkeypatch):
+    teacher = Teacher(student)
+    teacher.set_values(averages(teacher))
+    state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    values = dict(teacher.values)
+
+    def fail(*args, **kwargs):
+        parameter = student.network.mlp1[1].weight
+        assert torch.equal(parameter, values['network.mlp1.1.weight']) and not student.training
+        raise RuntimeError('out of memory')
+
+    monkeypatch.setattr(teacher_module, 'greedy_decode', fail)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        describe(teacher, batch)
+    assert student.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in student.state_dict().items())
+    assert all(torch.equal(tensor, values[name]) for name, tensor in teacher.values.items())
+
+
+@pytest.mark.parametrize('moment', ['before', 'between'])
+def test_students_gradient_does_not_see_the_teacher(build_base, make_batch, batch, moment):
+    student = build_base().train()
+    teacher = Teacher(student)
+    teacher.set_values(averages(teacher))
+    captioned = make_batch(dict(key=1, caption='a dog', describes=True))
+    parameters = list(student.trainables().values())
+
+    def gradients(moment):
+        if moment == 'before':
+            describe(teacher, batch)
+        loss = sum(student.supervised_losses(captioned, 0).values())
+        if moment == 'between':
+            describe(teacher, batch)
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    for expected, actual in zip(gradients('never'), gradients(moment)):
+        assert (expected is None) == (actual is None)
+        assert expected is None or torch.equal(expected, actual)
+    assert all(parameter is mine for parameter, mine in zip(parameters, student.trainables().values()))
+
+
+def test_nothing_the_teacher_does_needs_a_graph(student, batch, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        teacher_module, 'greedy_decode', lambda network, batch, features, *args, **kwargs: seen.append(features)
+    )
+    describe(Teacher(student), batch)
+    assert not seen[0].requires_grad
+
+
+def test_working_copy_has_the_models_dtype_and_is_a_copy(student):
+    student.to(torch.bfloat16)
+    teacher = Teacher(student)
+    values = averages(teacher)
+    teacher.set_values(values | {'network.text_hidden_fcs.0.weight': torch.zeros(1)})
+    for name, value in teacher.values.items():
+        assert value.dtype == torch.bfloat16
+        assert torch.equal(value, values[name].bfloat16())
+    student.to(torch.float32)
+    teacher = Teacher(student)
+    teacher.set_values(values)
+    kept = values['network.mlp1.1.weight'].clone()
+    values['network.mlp1.1.weight'].zero_()  # the EMA goes on in place
+    assert torch.equal(teacher.values['network.mlp1.1.weight'], kept)
+
+
+def test_missing_average_is_an_error(student):
+    teacher = Teacher(student)
+    values = averages(teacher)
+    del values['network.mlp1.1.weight']
+    with pytest.raises(KeyError, match='mlp1.1.weight'):
+        teacher.set_values(values)
