@@ -5,10 +5,9 @@ decay 0.999 stands still (reference/predecessor.md, D4). Frozen tensors equal th
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # Elements that are cast to fp32 at a time when the parameters are not fp32: 128 MiB.
 BUCKET = 1 << 25
@@ -128,36 +127,6 @@ class ExponentialMovingAverage:
                 values, floats, size = [], [], 0
         if values:
             yield values, floats
-
-
-@contextmanager
-def swapped(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]):
-    """Let ``params`` hold ``values`` inside the ``with`` block by exchanging ``.data`` pointers; nothing is copied.
-
-    The old pointers come back at the end, also after an exception. No autograd graph may cross the border: use it for
-    passes without gradients.
-
-    Args:
-        params: name -> parameter.
-        values: name -> tensor of the same shape, type and device, for exactly the same names.
-    """
-    if params.keys() != values.keys():
-        lonely = min(params.keys() ^ values.keys())
-        raise KeyError(f"swapped() needs the same names on both sides; '{lonely}' has no partner")
-    for name, param in params.items():
-        value = values[name]
-        _check_shape(name, value, param)
-        if (value.dtype, value.device) != (param.dtype, param.device):
-            raise ValueError(f"cannot swap '{name}': the parameter is {param.dtype} on {param.device}, "
-                             f'the value {value.dtype} on {value.device}')
-    own = {name: param.data for name, param in params.items()}
-    try:
-        for name, param in params.items():
-            param.data = values[name]
-        yield
-    finally:
-        for name, param in params.items():
-            param.data = own[name]
 
 
 def _check_shape(name: str, value: Tensor, target: Tensor) -> None:

@@ -40,20 +40,14 @@ class Teacher:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let the student's modules run with the teacher's values. Pointers are exchanged, nothing is copied."""
+        """Let the student's modules run with the teacher's values, without dropout."""
         training = self.student.training
-        self._exchange()
-        self.student.eval()
-        try:
-            yield
-        finally:
-            self.student.train(training)
-            self._exchange()
-
-    def _exchange(self) -> None:
-        for name, parameter in self.parameters.items():
-            value = self.values[name].to(parameter.device)
-            self.values[name], parameter.data = parameter.data, value
+        with swapped(self.parameters, self.values):
+            self.student.eval()
+            try:
+                yield
+            finally:
+                self.student.train(training)
 
     @torch.no_grad()
     def describe(
@@ -85,3 +79,32 @@ class Teacher:
                 forbidden=vocabulary.special,
                 forbidden_first=vocabulary.cannot_begin,
             )
+
+
+@contextmanager
+def swapped(params: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]):
+    """Let ``params`` hold ``values`` inside the ``with`` block by exchanging ``.data`` pointers; nothing is copied.
+
+    The old pointers come back at the end, also after an exception. No autograd graph may cross the border: use it for
+    passes without gradients.
+
+    Args:
+        params: name -> parameter.
+        values: name -> tensor of the same shape, type and device, for exactly the same names.
+    """
+    if params.keys() != values.keys():
+        lonely = min(params.keys() ^ values.keys())
+        raise KeyError(f"swapped() needs the same names on both sides; '{lonely}' has no partner")
+    for name, param in params.items():
+        value = values[name]
+        if (value.shape, value.dtype, value.device) != (param.shape, param.dtype, param.device):
+            raise ValueError(f"cannot swap '{name}': the parameter is {param.dtype} {tuple(param.shape)} on "
+                             f'{param.device}, the value {value.dtype} {tuple(value.shape)} on {value.device}')
+    own = {name: param.data for name, param in params.items()}
+    try:
+        for name, param in params.items():
+            param.data = values[name]
+        yield
+    finally:
+        for name, param in params.items():
+            param.data = own[name]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dual_loop.engine import ema as ema_module
-from dual_loop.engine.ema import ExponentialMovingAverage, swapped
+from dual_loop.engine.ema import ExponentialMovingAverage
 
 
 def tensors(dtype=torch.float32, **shapes) -> dict[str, nn.Parameter]:
@@ -135,36 +135,3 @@ def test_distance_is_the_relative_l2_norm_over_all_tensors(monkeypatch, bucket):
     for param in params.values():
         param.data.zero_()
     assert ema.distance(params.items()) == 1  # no length to compare with, but they differ
-
-
-def test_swapped_exchanges_pointers_and_restores_them():
-    params = tensors(a=(3, ), b=(2, ))
-    values = {name: torch.full_like(param, 7.0) for name, param in params.items()}
-    pointers = {name: param.data_ptr() for name, param in params.items()}
-    contents = {name: param.detach().clone() for name, param in params.items()}
-
-    def restored() -> bool:
-        return all(param.data_ptr() == pointers[name] and torch.equal(param, contents[name])
-                   for name, param in params.items())
-
-    with swapped(params, values):
-        assert all(param.data_ptr() == values[name].data_ptr() and (param == 7).all() for name, param in params.items())
-    assert restored()
-    with pytest.raises(RuntimeError, match='inside'):
-        with swapped(params, values):
-            raise RuntimeError('inside')
-    assert restored() and all((value == 7).all() for value in values.values())
-
-
-def test_swapped_refuses_what_does_not_fit_before_it_changes_anything():
-    params = tensors(a=(3, ), b=(2, ))
-    pointers = {name: param.data_ptr() for name, param in params.items()}
-    for values, error, message in (
-        (dict(a=torch.zeros(3)), KeyError, "'b' has no partner"),
-        (dict(a=torch.zeros(3), b=torch.zeros(3)), ValueError, "'b' has shape"),
-        (dict(a=torch.zeros(3), b=torch.zeros(2).bfloat16()), ValueError, "'b': the parameter is torch.float32"),
-    ):
-        with pytest.raises(error, match=message):
-            with swapped(params, values):
-                pytest.fail('the block must not run')
-        assert {name: param.data_ptr() for name, param in params.items()} == pointers

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dual_loop.models import teacher as teacher_module
-from dual_loop.models.teacher import Teacher
+from dual_loop.models.teacher import Teacher, swapped
 from llava_sam2.generation import greedy_decode
 from llava_sam2.rows import caption_row
 
@@ -153,3 +153,40 @@ def test_missing_average_is_an_error(student):
     del values['network.mlp1.1.weight']
     with pytest.raises(KeyError, match='mlp1.1.weight'):
         teacher.set_values(values)
+
+
+def parameters() -> dict[str, torch.nn.Parameter]:
+    return {name: torch.nn.Parameter(torch.arange(float(n))) for name, n in (('a', 3), ('b', 2))}
+
+
+def test_swapped_exchanges_pointers_and_restores_them():
+    params = parameters()
+    values = {name: torch.full_like(param, 7.0) for name, param in params.items()}
+    pointers = {name: param.data_ptr() for name, param in params.items()}
+    contents = {name: param.detach().clone() for name, param in params.items()}
+
+    def restored() -> bool:
+        return all(param.data_ptr() == pointers[name] and torch.equal(param, contents[name])
+                   for name, param in params.items())
+
+    with swapped(params, values):
+        assert all(param.data_ptr() == values[name].data_ptr() and (param == 7).all() for name, param in params.items())
+    assert restored()
+    with pytest.raises(RuntimeError, match='inside'):
+        with swapped(params, values):
+            raise RuntimeError('inside')
+    assert restored() and all((value == 7).all() for value in values.values())
+
+
+def test_swapped_refuses_what_does_not_fit_before_it_changes_anything():
+    params = parameters()
+    pointers = {name: param.data_ptr() for name, param in params.items()}
+    for values, error, message in (
+        (dict(a=torch.zeros(3)), KeyError, "'b' has no partner"),
+        (dict(a=torch.zeros(3), b=torch.zeros(3)), ValueError, r"'b': the parameter is torch.float32 \(2,\)"),
+        (dict(a=torch.zeros(3), b=torch.zeros(2).bfloat16()), ValueError, "'b': the parameter is torch.float32"),
+    ):
+        with pytest.raises(error, match=message):
+            with swapped(params, values):
+                pytest.fail('the block must not run')
+        assert {name: param.data_ptr() for name, param in params.items()} == pointers
