@@ -6,9 +6,9 @@ from dual_loop.models.captions import caption_figures, distinct
 
 
 def test_distinct():
-    captions = [[1, 2, 1, 2], [1, 2]]
-    assert distinct(captions, 1) == pytest.approx(2 / 6)
-    assert distinct(captions, 2) == pytest.approx(2 / 4)  # 12, 21, 12 and 12
+    captions = [[1, 2, 1, 3], [1, 2]]
+    assert distinct(captions, 1) == pytest.approx(3 / 6)
+    assert distinct(captions, 2) == pytest.approx(3 / 4)  # 12, 21, 13 and 12
     assert distinct(captions, 5) == 0.0 and distinct([], 1) == 0.0
 
 
