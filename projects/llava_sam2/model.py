@@ -283,7 +283,7 @@ class VideoLLaVASAMModel(BaseModel):
         logits = self.segment(batch.first(count), hidden_states[:count], images)
         points = [self.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
         bce, dice_loss = self.mask_losses(logits, data['masks2'], points)
-        weights = data['row_weights']
+        weights = usable_weights(data)
         return dict(
             loss_mask=weights @ bce,
             loss_dice=weights @ dice_loss,
@@ -307,6 +307,12 @@ class VideoLLaVASAMModel(BaseModel):
     def generator(self, *key: int | str) -> torch.Generator:
         """A generator on the model's device, keyed by the model's seed and ``key``."""
         return generator_for(self.seed, *key, device=next(self.network.parameters()).device)
+
+
+def usable_weights(data: Mapping) -> torch.Tensor:
+    """(R,) weight of each row in the batch mean; a row without mask counts in the denominator with value 0."""
+    usable = data['masks2'].flatten(1).any(dim=1) & data['prompt_masks'].flatten(1).any(dim=1)
+    return data['row_weights'] * usable
 
 
 def _initialise_grounding(network: Sa2VANetwork) -> None:

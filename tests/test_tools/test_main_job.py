@@ -82,12 +82,28 @@ def test_unknown_option_is_refused_with_the_nearest_name(checkout, tmp_path):
     assert 'max_caption_length' in done.stderr and 'max_caption_len' in done.stderr.replace('max_caption_length', '')
 
 
+@pytest.mark.parametrize(('option', 'named'), [
+    ('train_dataloader.dataset.datasets.0.data_root=data/nowhere', ['data/nowhere', 'data_root', 'optional=True']),
+    ('model.base.pretrained=assets/nowhere', ['assets/nowhere', 'model.pretrained']),
+])
+def test_a_missing_path_is_named_with_its_key(checkout, tmp_path, option, named):
+    done = subprocess.run(
+        [sys.executable, checkout / 'tools/train.py', checkout / 'configs/dual_loop_tiny.py', '--work-dir', tmp_path,
+         '--cfg-options', option],
+        capture_output=True, text=True, cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert all(part in last for part in named), last
+
+
 REAL_CONFIG = """
 __import__('dual_loop')
 from mmengine.config import read_base
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from xtuner.dataset import ConcatDataset
-from dual_loop.datasets import *
+from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset,
+                                SAVPairDataset)
 
 with read_base():
     from .dual_loop_tiny import *

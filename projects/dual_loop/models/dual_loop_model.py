@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
 from llava_sam2 import prompts
-from llava_sam2.model import BatchPreprocessor, Images, VideoLLaVASAMModel
+from llava_sam2.model import BatchPreprocessor, Images, VideoLLaVASAMModel, usable_weights
 from llava_sam2.rows import caption_row, segmentation_row, soft_segmentation_row
 from llava_sam2.sequences import Row
 
@@ -250,12 +250,6 @@ class DualLoopModel(BaseModel):
         output = dict(loss=loss) | {name: float(part.detach()) for name, part in parts.items()}
         output['empty_mask'] = float((logits.detach() <= 0).flatten(1).all(dim=1).float().mean())
         return output
-
-
-def usable_weights(data: Mapping) -> torch.Tensor:
-    """(R,) weight of each row in the batch mean; a row without mask counts in the denominator with value 0."""
-    usable = data['masks2'].flatten(1).any(dim=1) & data['prompt_masks'].flatten(1).any(dim=1)
-    return data['row_weights'] * usable
 
 
 def predicted_regions(logits: torch.Tensor, grid: int) -> torch.Tensor:
