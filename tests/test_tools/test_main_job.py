@@ -72,6 +72,21 @@ def test_export_loads_again(main_job, checkout, tmp_path):
     assert again.returncode == 1 and str(out) in again.stderr
 
 
+def test_resumes_with_the_average(main_job, checkout, tmp_path):
+    work_dir, _ = main_job
+    shutil.copy(work_dir / 'iter_4.pth', tmp_path)
+    options = [option.replace('=4', '=6') for option in FEW_STEPS]
+    done = subprocess.run(
+        [sys.executable, checkout / 'tools/train.py', checkout / 'configs/dual_loop_tiny.py', '--work-dir', tmp_path,
+         '--resume', '--cfg-options', *options],
+        capture_output=True, text=True, cwd=tmp_path,
+    )
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-3000:]
+    assert 'step 6/6 |' in log and 'step 4/6 |' not in log
+    assert torch.load(tmp_path / 'iter_6.pth', weights_only=True)['ema']['num_updates'] == 6
+
+
 def test_unknown_option_is_refused_with_the_nearest_name(checkout, tmp_path):
     done = subprocess.run(
         [sys.executable, checkout / 'tools/train.py', checkout / 'configs/dual_loop_tiny.py', '--work-dir', tmp_path,
