@@ -15,8 +15,11 @@ sav = dict(type=SAVPairDataset, data_root='data/demo/sav', prepare=prepare, **si
 sa1b = dict(type=SA1BDataset, data_root='data/demo/sa1b', prepare=prepare, **sizes)
 openimages = dict(type=OpenImagesDataset, data_root='data/demo/openimages', prepare=prepare, **sizes)
 # Human sentences.
-refcoco = dict(type=RefCOCODataset, data_root='data/demo/ref_seg', split='train', prepare=prepare, **sizes)
-refcoco_val = dict(type=RefCOCODataset, data_root='data/demo/ref_seg', split='val', prepare=prepare, **sizes)
+refcoco = dict(type=RefCOCODataset, data_root='data/demo/ref_seg', split='train', prepare=prepare, repeats=2, **sizes)
+# Held-out sentences from scenes of their own: 150 images, since the 40 of data/demo would say little.
+refcoco_val = dict(
+    type=RefCOCODataset, data_root='data/demo_held_out/ref_seg', split='val',
+    prepare=dict(type=ensure_demo_data, root='data/demo_held_out', images=1500, seed=2, sources=['refcoco']), **sizes)
 # Descriptions.
 describe_anything = [
     dict(type=DescribeAnythingDataset, data_root='data/demo/dam', split=split, prepare=prepare, **sizes)
@@ -35,7 +38,7 @@ loop2_dataloader = dict(
     dataset=dict(type=ConcatDataset, datasets=describe_anything),
     sampler=dict(type=InfiniteSampler, shuffle=True),
     collate_fn=dict(type=collate_samples),
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
 )
@@ -43,6 +46,6 @@ held_out_dataloader = dict(
     dataset=refcoco_val,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type=collate_samples),
-    batch_size=16,
+    batch_size=32,
     num_workers=1,
 )

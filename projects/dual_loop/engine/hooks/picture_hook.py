@@ -30,6 +30,11 @@ class PictureHook(Hook):
         self.rows = rows
 
     @master_only
+    def before_train(self, runner) -> None:
+        if runner.iter == 0:  # the pictures of an earlier run in this folder are not of this one
+            (Path(runner.work_dir) / 'pictures' / INDEX).unlink(missing_ok=True)
+
+    @master_only
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         preview = runner.train_loop.preview
         if preview is None:
