@@ -106,11 +106,9 @@ def load_pretrained(network: nn.Module, source: str | Path, parts: Sequence[str]
         for name, places in released_table({own: tensor.shape for own, tensor in state.items()}).items()
         if name.startswith(tuple(prefixes))
     }
-    readers = {
-        released: read
-        for name, read in open_tensors(source).items()
-        if (released := training_to_released(name)).startswith(tuple(prefixes))
-    }
+    stored = {training_to_released(name): read for name, read in open_tensors(source).items()}
+    _refuse(source, 'belong to no part', [name for name in stored if not name.startswith(tuple(PARTS.values()))])
+    readers = {name: read for name, read in stored.items() if name.startswith(tuple(prefixes))}
     carried = {name: read for name, read in readers.items() if is_carried(name)}
     _refuse(source, 'are missing', [name for name in table if name not in readers])
     _refuse(source, 'are not expected', [name for name in readers if name not in table and name not in carried])

@@ -103,6 +103,8 @@ def test_missing_tensor_is_refused(tensors, other, tmp_path):
 def test_unexpected_tensor_is_refused(tensors, other, tmp_path):
     save_file(tensors | {'mlp1.9.weight': torch.zeros(2)}, tmp_path / 'x.safetensors')
     refused(other, tmp_path / 'x.safetensors', r'1 tensors are not expected: mlp1\.9\.weight')
+    save_file(tensors | {'mlp2.0.weight': torch.zeros(2)}, tmp_path / 'y.safetensors')
+    refused(other, tmp_path / 'y.safetensors', r'1 tensors belong to no part: mlp2\.0\.weight')
 
 
 @pytest.mark.parametrize('change', [lambda t: t[1:], lambda t: t.T, lambda t: t.flatten()])
