@@ -36,6 +36,7 @@ def apply() -> None:
     register_deepspeed_names()
     start_single_deepspeed_process()
     leave_out_shared_memory_op()
+    check_keys_before_building()
 
 
 def require_xtuner() -> None:
@@ -170,3 +171,26 @@ def _free_port() -> str:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return str(probe.getsockname()[1])
+
+
+def check_keys_before_building() -> None:
+    """Refuse misspelt settings before the runner builds anything from them, under stock ``xtuner train`` too.
+
+    mmengine builds the model before the loop, so a typo in a model's key would end in a bare TypeError, and one in a
+    config with a stock loop in nothing at all. Only configs that import this package are looked at. Does nothing before
+    ``mmengine.runner`` is loaded, which takes seconds. Ends when mmengine checks keys.
+    """
+    module = sys.modules.get('mmengine.runner')
+    for runner in (module.Runner, module.FlexibleRunner) if hasattr(module, 'FlexibleRunner') else ():
+        original = runner.from_cfg.__func__
+        if getattr(original, 'checks_keys', False):
+            continue
+
+        def from_cfg(cls, cfg, original=original):
+            if 'dual_loop' in (cfg.get('custom_imports') or {}).get('imports', ()):
+                from .config_check import check_config_keys
+                check_config_keys(cfg)
+            return original(cls, cfg)
+
+        from_cfg.checks_keys = True
+        runner.from_cfg = classmethod(from_cfg)
