@@ -26,7 +26,8 @@ def protocol_corpus(captions: list[str]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='folder to write the tokenizer to')
-    parser.add_argument('--vocab-size', type=int, default=640, help='tokens, added ones included (default: %(default)s)')
+    parser.add_argument('--vocab-size', type=int, default=640,
+                        help='tokens, added ones included (default: %(default)s)')
     parser.add_argument('--captions', type=int, default=4000, help='captions to train on (default: %(default)s)')
     args = parser.parse_args()
     tokenizer = train_tokenizer(protocol_corpus(demo_corpus(seed=0, n=args.captions)), args.vocab_size)

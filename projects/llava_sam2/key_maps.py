@@ -25,51 +25,57 @@ CARRIED_PREFIXES = tuple(
     )
 )
 
-_RENAMES = [
-    # InternViT
-    (r'^vision_model\.embeddings\.cls_token$', 'vision_model.embeddings.class_embedding'),
-    (r'^vision_model\.embeddings\.position_embeddings$', 'vision_model.embeddings.position_embedding'),
-    (r'^vision_model\.embeddings\.patch_embeddings\.projection\.', 'vision_model.embeddings.patch_embedding.'),
-    (r'^vision_model\.encoder\.layer\.(\d+)\.attention\.projection_layer\.', r'vision_model.encoder.layers.\1.attn.proj.'),
-    (r'^vision_model\.encoder\.layer\.(\d+)\.attention\.', r'vision_model.encoder.layers.\1.attn.'),
-    (r'^vision_model\.encoder\.layer\.(\d+)\.layernorm_before\.', r'vision_model.encoder.layers.\1.norm1.'),
-    (r'^vision_model\.encoder\.layer\.(\d+)\.layernorm_after\.', r'vision_model.encoder.layers.\1.norm2.'),
-    (r'^vision_model\.encoder\.layer\.(\d+)\.lambda_([12])$', r'vision_model.encoder.layers.\1.ls\2'),
-    (r'^vision_model\.encoder\.layer\.(\d+)\.mlp\.', r'vision_model.encoder.layers.\1.mlp.'),
-    # Qwen2 under PEFT
-    (r'\.base_layer\.', '.'),
-    # SAM 2
-    (r'^grounding_encoder\.no_memory_embedding$', _SAM2 + 'no_mem_embed'),
-    (
-        r'^grounding_encoder\.(shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$',
-        _SAM2 + 'sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix',
-    ),
-    (r'^grounding_encoder\.vision_encoder\.backbone\.patch_embed\.projection\.', _SAM2 + 'image_encoder.trunk.patch_embed.proj.'),
-    (r'^grounding_encoder\.vision_encoder\.backbone\.(blocks\.\d+)\.layer_norm([12])\.', _SAM2 + r'image_encoder.trunk.\1.norm\2.'),
-    (r'^grounding_encoder\.vision_encoder\.backbone\.(blocks\.\d+)\.mlp\.proj_in\.', _SAM2 + r'image_encoder.trunk.\1.mlp.layers.0.'),
-    (r'^grounding_encoder\.vision_encoder\.backbone\.(blocks\.\d+)\.mlp\.proj_out\.', _SAM2 + r'image_encoder.trunk.\1.mlp.layers.1.'),
-    (r'^grounding_encoder\.vision_encoder\.backbone\.', _SAM2 + 'image_encoder.trunk.'),
-    (r'^grounding_encoder\.vision_encoder\.neck\.convs\.(\d+)\.', _SAM2 + r'image_encoder.neck.convs.\1.conv.'),
-    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.conv1\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.0.'),
-    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.layer_norm1\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.1.'),
-    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.conv2\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.3.'),
-    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.layer_norm2\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.4.'),
-    (r'^grounding_encoder\.prompt_encoder\.mask_embed\.conv3\.', _SAM2 + 'sam_prompt_encoder.mask_downscaling.6.'),
-    (r'^grounding_encoder\.prompt_encoder\.', _SAM2 + 'sam_prompt_encoder.'),
-    (r'^grounding_encoder\.mask_decoder\.upscale_conv1\.', _SAM2 + 'sam_mask_decoder.output_upscaling.0.'),
-    (r'^grounding_encoder\.mask_decoder\.upscale_layer_norm\.', _SAM2 + 'sam_mask_decoder.output_upscaling.1.'),
-    (r'^grounding_encoder\.mask_decoder\.upscale_conv2\.', _SAM2 + 'sam_mask_decoder.output_upscaling.3.'),
-    (r'^grounding_encoder\.mask_decoder\.transformer\.layer_norm_final_attn\.', _SAM2 + 'sam_mask_decoder.transformer.norm_final_attn.'),
-    (r'^grounding_encoder\.mask_decoder\.(transformer\.layers\.\d+)\.layer_norm(\d)\.', _SAM2 + r'sam_mask_decoder.\1.norm\2.'),
-    (r'^grounding_encoder\.mask_decoder\.(transformer\.layers\.\d+)\.mlp\.proj_in\.', _SAM2 + r'sam_mask_decoder.\1.mlp.layers.0.'),
-    (r'^grounding_encoder\.mask_decoder\.(transformer\.layers\.\d+)\.mlp\.proj_out\.', _SAM2 + r'sam_mask_decoder.\1.mlp.layers.1.'),
-    (r'^grounding_encoder\.mask_decoder\.(transformer\..*)\.o_proj\.', _SAM2 + r'sam_mask_decoder.\1.out_proj.'),
-    (r'^grounding_encoder\.mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.proj_in\.', _SAM2 + r'sam_mask_decoder.\1.layers.0.'),
-    (r'^grounding_encoder\.mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.layers\.0\.', _SAM2 + r'sam_mask_decoder.\1.layers.1.'),
-    (r'^grounding_encoder\.mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.proj_out\.', _SAM2 + r'sam_mask_decoder.\1.layers.2.'),
-    (r'^grounding_encoder\.mask_decoder\.', _SAM2 + 'sam_mask_decoder.'),
+# Names inside each part: a pattern at the beginning of our name, and the released one. The first that fits is taken.
+_VISION = [
+    (r'embeddings\.cls_token$', 'embeddings.class_embedding'),
+    (r'embeddings\.position_embeddings$', 'embeddings.position_embedding'),
+    (r'embeddings\.patch_embeddings\.projection\.', 'embeddings.patch_embedding.'),
+    (r'encoder\.layer\.(\d+)\.attention\.projection_layer\.', r'encoder.layers.\1.attn.proj.'),
+    (r'encoder\.layer\.(\d+)\.attention\.', r'encoder.layers.\1.attn.'),
+    (r'encoder\.layer\.(\d+)\.layernorm_before\.', r'encoder.layers.\1.norm1.'),
+    (r'encoder\.layer\.(\d+)\.layernorm_after\.', r'encoder.layers.\1.norm2.'),
+    (r'encoder\.layer\.(\d+)\.lambda_([12])$', r'encoder.layers.\1.ls\2'),
+    (r'encoder\.layer\.(\d+)\.mlp\.', r'encoder.layers.\1.mlp.'),
 ]
-_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _RENAMES]
+_GROUNDING = [
+    (r'no_memory_embedding$', 'no_mem_embed'),
+    (
+        r'(shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$',
+        'sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix',
+    ),
+    (r'vision_encoder\.backbone\.patch_embed\.projection\.', 'image_encoder.trunk.patch_embed.proj.'),
+    (r'vision_encoder\.backbone\.(blocks\.\d+)\.layer_norm([12])\.', r'image_encoder.trunk.\1.norm\2.'),
+    (r'vision_encoder\.backbone\.(blocks\.\d+)\.mlp\.proj_in\.', r'image_encoder.trunk.\1.mlp.layers.0.'),
+    (r'vision_encoder\.backbone\.(blocks\.\d+)\.mlp\.proj_out\.', r'image_encoder.trunk.\1.mlp.layers.1.'),
+    (r'vision_encoder\.backbone\.', 'image_encoder.trunk.'),
+    (r'vision_encoder\.neck\.convs\.(\d+)\.', r'image_encoder.neck.convs.\1.conv.'),
+    (r'prompt_encoder\.mask_embed\.conv1\.', 'sam_prompt_encoder.mask_downscaling.0.'),
+    (r'prompt_encoder\.mask_embed\.layer_norm1\.', 'sam_prompt_encoder.mask_downscaling.1.'),
+    (r'prompt_encoder\.mask_embed\.conv2\.', 'sam_prompt_encoder.mask_downscaling.3.'),
+    (r'prompt_encoder\.mask_embed\.layer_norm2\.', 'sam_prompt_encoder.mask_downscaling.4.'),
+    (r'prompt_encoder\.mask_embed\.conv3\.', 'sam_prompt_encoder.mask_downscaling.6.'),
+    (r'prompt_encoder\.', 'sam_prompt_encoder.'),
+    (r'mask_decoder\.upscale_conv1\.', 'sam_mask_decoder.output_upscaling.0.'),
+    (r'mask_decoder\.upscale_layer_norm\.', 'sam_mask_decoder.output_upscaling.1.'),
+    (r'mask_decoder\.upscale_conv2\.', 'sam_mask_decoder.output_upscaling.3.'),
+    (r'mask_decoder\.transformer\.layer_norm_final_attn\.', 'sam_mask_decoder.transformer.norm_final_attn.'),
+    (r'mask_decoder\.(transformer\.layers\.\d+)\.layer_norm(\d)\.', r'sam_mask_decoder.\1.norm\2.'),
+    (r'mask_decoder\.(transformer\.layers\.\d+)\.mlp\.proj_in\.', r'sam_mask_decoder.\1.mlp.layers.0.'),
+    (r'mask_decoder\.(transformer\.layers\.\d+)\.mlp\.proj_out\.', r'sam_mask_decoder.\1.mlp.layers.1.'),
+    (r'mask_decoder\.(transformer\..*)\.o_proj\.', r'sam_mask_decoder.\1.out_proj.'),
+    (r'mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.proj_in\.', r'sam_mask_decoder.\1.layers.0.'),
+    (r'mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.layers\.0\.', r'sam_mask_decoder.\1.layers.1.'),
+    (r'mask_decoder\.(\w+head|output_hypernetworks_mlps\.\d+)\.proj_out\.', r'sam_mask_decoder.\1.layers.2.'),
+    (r'mask_decoder\.', 'sam_mask_decoder.'),
+]
+_RENAMES = [
+    (re.compile(own + pattern), released + name)
+    for own, released, names in (
+        (r'^vision_model\.', 'vision_model.', _VISION),
+        (r'^grounding_encoder\.', _SAM2, _GROUNDING),
+    )
+    for pattern, name in names
+]
 _QKV = re.compile(r'^(vision_model\.encoder\.layers\.\d+\.attn\.)([qkv])_proj\.(weight|bias)$')
 
 
@@ -92,10 +98,10 @@ def released_parts(own: str, num_rows: int) -> list[Part]:
     if own == 'grounding_encoder.prompt_encoder.point_embed.weight':
         name = _SAM2 + 'sam_prompt_encoder.point_embeddings.{}.weight'
         return [Part(own, slice(i, i + 1), name.format(i), slice(0, 1)) for i in range(num_rows)]
-    name = own
-    for pattern, replacement in _COMPILED:
+    name = own.replace('.base_layer.', '.')
+    for pattern, replacement in _RENAMES:
         name, renamed = pattern.subn(replacement, name)
-        if renamed and not replacement == '.':
+        if renamed:
             break
     if match := _QKV.match(name):
         first = 'qkv'.index(match[2]) * num_rows
@@ -123,7 +129,7 @@ def is_carried(released: str) -> bool:
 
 
 def training_to_released(name: str) -> str:
-    """Name in an official training checkpoint (with or without PEFT) to the released name; LoRA keys keep their tail."""
+    """Name in an official training checkpoint (with or without PEFT) to the released one; LoRA keys keep their tail."""
     name = name.removeprefix('mllm.model.').replace('language_model.base_model.model.', 'language_model.')
     name = name.replace('.base_layer.', '.')
     return re.sub(r'(memory_encoder\.fuser\.layers\.\d+)\.gamma$', r'\1.g_weight', name)

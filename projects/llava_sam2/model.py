@@ -74,8 +74,8 @@ class VideoLLaVASAMModel(BaseModel):
         lora: ``r``, ``alpha`` and ``dropout`` of LoRA on all linear layers of the language model, or None.
         loss_mask: ``weight``, ``num_points``, ``oversample_ratio`` and ``importance_ratio`` of the mask loss.
         loss_dice: ``weight`` and ``eps``.
-        single_template_steps: so many steps ask and answer in one way only. From random weights the ``[SEG]`` state else
-            varies forty times as much with the wording of the answer as with the phrase, and masks never learn to
+        single_template_steps: so many steps ask and answer in one way only. From random weights the ``[SEG]`` state
+            else varies forty times as much with the wording of the answer as with the phrase, and masks never learn to
             follow the phrase.
         checkpointing: recompute activations of the language model in the backward pass.
         seed: first part of the key of every random draw.

@@ -78,4 +78,5 @@ def split_segmentation_prompt(question: str, num_image_tokens: int) -> tuple[str
 def caption_prompt(num_image_tokens: int, num_region_tokens: int, question: str = CAPTION_QUESTION) -> str:
     """Prompt that asks for a description of one region; its tokens repeat the image tokens that the mask touches."""
     region = REGION_START + IMG_CONTEXT * num_region_tokens + REGION_END
-    return chat(f'{image_block(num_image_tokens)}\nThere are 1 part regions in the picture: region1{region}.\n{question}')
+    image = image_block(num_image_tokens)
+    return chat(f'{image}\nThere are 1 part regions in the picture: region1{region}.\n{question}')

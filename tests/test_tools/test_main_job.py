@@ -93,7 +93,8 @@ def test_unknown_option_is_refused_with_the_nearest_name(checkout, tmp_path, com
         pytest.skip('the command xtuner is not on PATH; activate the environment')
     start = ['xtuner', 'train'] if command == 'xtuner' else [sys.executable, checkout / command]
     done = subprocess.run(
-        [*start, checkout / f'configs/{config}.py', '--work-dir', tmp_path, '--cfg-options', 'model.data_preprocesor=1'],
+        [*start, checkout / f'configs/{config}.py', '--work-dir', tmp_path,
+         '--cfg-options', 'model.data_preprocesor=1'],
         capture_output=True, text=True, cwd=tmp_path,
     )
     assert done.returncode != 0 or command == 'xtuner'  # which returns 0 whatever happens

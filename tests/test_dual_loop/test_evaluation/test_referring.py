@@ -28,7 +28,8 @@ def test_an_empty_prediction_of_an_empty_mask_counts_as_one():
 
 def test_kinds_add_up_and_batches_do_not_matter(build_base, make_batch):
     base = build_base()
-    samples = [dict(key=key, caption=caption) for key, caption in enumerate(('red circle', 'the left star', 'blue ring'))]
+    captions = 'red circle', 'the left star', 'blue ring'
+    samples = [dict(key=key, caption=caption) for key, caption in enumerate(captions)]
     together = make_batch(*samples)
     together['kinds'] = ['attribute', 'relation', 'attribute']
     apart = [make_batch(sample) for sample in samples]
