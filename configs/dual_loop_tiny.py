@@ -35,7 +35,7 @@ model = dict(
     max_caption_len=32,
     mask_ratio=0.25,
     answer_weight=1.0,
-    denoise_weight=0.1,  # without it nothing keeps the captions language; at 1.0 those of loop 2 became worse
+    denoise_weight=0.1,  # without it nothing keeps the captions language
     mask_weight=0.0,
 )
 
