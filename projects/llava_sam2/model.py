@@ -321,7 +321,8 @@ def _initialise_grounding(network: Sa2VANetwork) -> None:
     SAM 2 gets its own code's initialisation, torch's defaults outside the trunk, and the ``[SEG]`` head that of He et
     al. 2015, so that its embeddings are as large as the decoder's other tokens. transformers draws all of SAM 2 with
     standard deviation 0.02 and torch the head at a tenth of the tokens' size; with free embeddings in place of
-    ``[SEG]``, size 1 began to fit 15 rows by step 80, size 0.1 by step 140. It is not enough: see ``single_template_steps``.
+    ``[SEG]``, size 1 began to fit 15 rows by step 80, size 0.1 by step 140. That is not enough: see
+    ``single_template_steps``.
     """
     trunk = set(network.grounding_encoder.vision_encoder.backbone.blocks.modules())
     for module in network.grounding_encoder.modules():
