@@ -6,10 +6,12 @@ __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.runner import ValLoop
 from torch.optim import AdamW
 
 from dual_loop.engine.hooks import HeldOutHook, PictureHook, ProgressLine, ReportHook, TeacherEMAHook
 from dual_loop.engine.loop import DualLoopTrainLoop
+from dual_loop.evaluation import ReferringMetric
 from dual_loop.models import DualLoopModel
 from llava_sam2.model import VideoLLaVASAMModel
 
@@ -53,10 +55,14 @@ param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, begin=0, end=8, by_epoch=False),
     dict(type=CosineAnnealingLR, eta_min=0.0, begin=8, end=300, by_epoch=False),
 ]
+# Held-out masks, before and after training (HeldOutHook).
+val_dataloader = held_out_dataloader
+val_cfg = dict(type=ValLoop)
+val_evaluator = dict(type=ReferringMetric)
 log_processor = dict(type=ProgressLine, window_size=5)
 custom_hooks = [
     dict(type=TeacherEMAHook, decay=0.999),
-    dict(type=HeldOutHook, dataloader=held_out_dataloader),
+    dict(type=HeldOutHook),
     dict(type=PictureHook, rows=4),
     dict(type=ReportHook),
 ]

@@ -9,13 +9,14 @@ __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 from mmengine.config import read_base
 from mmengine.dataset import InfiniteSampler
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
-from mmengine.runner import IterBasedTrainLoop, LogProcessor
+from mmengine.runner import IterBasedTrainLoop, ValLoop
 from torch.optim import AdamW
 from xtuner.dataset import ConcatDataset
 
 from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, collate_samples
 from dual_loop.demo import ensure_demo_data
-from dual_loop.engine.hooks import HeldOutHook
+from dual_loop.engine.hooks import HeldOutHook, ProgressLine
+from dual_loop.evaluation import GlobalBatchSampler, ReferringMetric
 from llava_sam2.model import VideoLLaVASAMModel
 
 with read_base():
@@ -65,7 +66,20 @@ model = dict(
     single_template_steps=2500,
 )
 
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=5400)
+# This loop validates after the last step and every val_interval before it: here not before it. HeldOutHook adds the
+# figures before training.
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=5400, val_interval=5400)
+val_dataloader = dict(
+    dataset=dict(type=RefCOCODataset, data_root='data/demo_base/ref_seg', split='val', prepare=prepare,
+                 max_samples=1000, **sizes),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type=GlobalBatchSampler),
+    collate_fn=dict(type=collate_samples),
+    batch_size=32,
+    num_workers=4,
+)
+val_cfg = dict(type=ValLoop)
+val_evaluator = dict(type=ReferringMetric)
 optim_wrapper = dict(
     type=OptimWrapper,
     optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
@@ -75,18 +89,9 @@ param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, begin=0, end=300, by_epoch=False),
     dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=5400, by_epoch=False),
 ]
-log_processor = dict(type=LogProcessor, by_epoch=False, window_size=50)
+log_processor = dict(type=ProgressLine, window_size=50)
 default_hooks.update(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=900, max_keep_ckpts=1),
 )
-custom_hooks = [
-    dict(type=HeldOutHook, dataloader=dict(
-        dataset=dict(type=RefCOCODataset, data_root='data/demo_base/ref_seg', split='val', prepare=prepare,
-                     max_samples=1000, **sizes),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type=collate_samples),
-        batch_size=32,
-        num_workers=4,
-    )),
-]
+custom_hooks = [dict(type=HeldOutHook)]

@@ -16,7 +16,8 @@ def main(argv=None):
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument('--workers', type=int, help='processes (default: one per core, at most 16)')
     parser.add_argument('--sources', nargs='+', metavar='NAME',
-                        help='some of sav sa1b openimages refcoco dam (default: all)')
+                        help='some of sav sa1b openimages refcoco dam (default: all of these), refcoco+ refcocog '
+                        'dam_Mapillary dam_OpenImages dam_PACO')
     args = parser.parse_args(argv)
     try:
         root = ensure_demo_data(args.out.absolute(), args.images, args.seed, workers=args.workers, progress=True,

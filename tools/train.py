@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from dual_loop.engine import compat
+from dual_loop.engine.checkpoints import latest_checkpoint
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,22 +29,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser.parse_args(argv)
-
-
-def latest_checkpoint(work_dir: Path) -> Path:
-    """The checkpoint of the highest step in `work_dir`: a file `iter_N.pth`, or a folder of that name from DeepSpeed.
-
-    mmengine's `last_checkpoint` note is not read: it is written after older checkpoints are deleted, so a run killed in
-    between leaves it pointing at nothing.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    steps = [int(path.stem.removeprefix('iter_')) for path in work_dir.glob('iter_*.pth') if path.stem[5:].isdecimal()]
-    if not steps:
-        raise FileNotFoundError(f'--resume found no checkpoint iter_*.pth in {work_dir}: give its path, or leave '
-                                '--resume out to start anew.')
-    return work_dir / f'iter_{max(steps)}.pth'
 
 
 def check_options(config: Path, options: list[str]) -> None:
@@ -77,7 +62,7 @@ def xtuner_arguments(args: argparse.Namespace) -> list[str]:
     arguments = [str(config), '--launcher', args.launcher, '--local_rank', str(args.local_rank)]
     if args.resume is not None:
         work_dir = args.work_dir or Config.fromfile(config).get('work_dir') or f'work_dirs/{config.stem}'
-        checkpoint = latest_checkpoint(Path(work_dir)) if args.resume == 'latest' else Path(args.resume)
+        checkpoint = latest_checkpoint(work_dir) if args.resume == 'latest' else Path(args.resume)
         if not checkpoint.exists():
             raise FileNotFoundError(f'There is no checkpoint {checkpoint} to resume from.')
         arguments += ['--resume', str(checkpoint)]

@@ -5,6 +5,7 @@ from xtuner.dataset import ConcatDataset
 from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset,
                                 SAVPairDataset, collate_samples)
 from dual_loop.demo import ensure_demo_data
+from dual_loop.evaluation import GlobalBatchSampler
 
 # 112 px for the vision encoder (4 x 4 image tokens), 128 px for the grounding encoder; as in assets/tiny/config.json.
 sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)
@@ -45,6 +46,7 @@ loop2_dataloader = dict(
 held_out_dataloader = dict(
     dataset=refcoco_val,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type=GlobalBatchSampler),  # the same batches for any number of GPUs, and so the same figures
     collate_fn=dict(type=collate_samples),
     batch_size=32,
     num_workers=1,

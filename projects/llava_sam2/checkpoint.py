@@ -4,8 +4,9 @@ Nothing is loaded silently in part. Within the named parts every tensor must be 
 left over, except SAM 2's video memory, which is kept for export.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +30,19 @@ PARTS = {
 
 @dataclass
 class LoadReport:
-    """What was found, per part; printed after loading."""
+    """What was found, per part; printed after loading.
+
+    Attributes:
+        source: folder or file.
+        found: part -> number of tensors.
+        carried: number of tensors that are kept for export only.
+        fingerprint: of all of them, see :func:`fingerprint`.
+    """
 
     source: str
     found: dict[str, int] = field(default_factory=dict)
     carried: int = 0
+    fingerprint: str = ''
 
     def __str__(self) -> str:
         parts = ', '.join(f'{part} {count}' for part, count in self.found.items())
@@ -126,13 +135,24 @@ def load_pretrained(network: nn.Module, source: str | Path, parts: Sequence[str]
     for name, places in table.items():
         for place in places:
             state[place.own][place.own_rows].copy_(tensors[name][place.rows])
+    memory = {name: read() for name, read in carried.items()}
     if 'grounding_encoder' in parts:
-        network.carried = {name: read() for name, read in carried.items()}
-    report = LoadReport(str(source), carried=len(carried))
+        network.carried = memory
+    report = LoadReport(str(source), carried=len(carried), fingerprint=fingerprint(tensors | memory))
     for name in table:
         part = next(part for prefix, part in prefixes.items() if name.startswith(prefix))
         report.found[part] = report.found.get(part, 0) + 1
     return report
+
+
+def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 (hex) over the sorted names, the shapes, the types and the bytes of tensors on the CPU."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}\n'.encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -1,5 +1,11 @@
 """Sizes and switches of the network, stored as config.json beside its weights."""
 
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from transformers import InternVLVisionConfig, PretrainedConfig, Qwen2Config, Sam2Config
 
 MASK_SELECTIONS = ('predicted_iou', 'single')
@@ -54,6 +60,79 @@ class Sa2VAConfig(PretrainedConfig):
 
 def _as_config(cls: type[PretrainedConfig], fields: dict | PretrainedConfig | None) -> PretrainedConfig:
     return fields if isinstance(fields, cls) else cls(**(fields or {}))
+
+
+#: Fields of a released folder's vision_config that have another name in transformers.
+_RELEASED_VISION = dict(qkv_bias='attention_bias', qk_normalization='use_qk_norm')
+#: Fields of released folders that say how the publisher's machine computed, not what the network is.
+_RELEASED_MACHINE = {'attn_implementation', '_attn_implementation_autoset', 'use_flash_attn'}
+_PARTS = ('vision_config', 'llm_config', 'grounding_config')
+
+
+def config_of_folder(folder: Path, stated: Mapping[str, Any] | None = None) -> Sa2VAConfig:
+    """Configuration of a folder of weights, ours or a released one.
+
+    Args:
+        folder: with config.json. A released one says nothing of SAM 2's sizes: they are hiera-large unless stated.
+        stated: arguments of :class:`Sa2VAConfig`, possibly some only, that the folder must agree with. What the folder
+            leaves open is taken from here.
+
+    Raises:
+        FileNotFoundError: no config.json.
+        ValueError: the folder says something else than ``stated``; names the first such field.
+    """
+    file = folder / 'config.json'
+    if not file.is_file():
+        raise FileNotFoundError(f'no config.json in {folder}; point model.pretrained to a folder of weights')
+    found, stated = json.loads(file.read_text()), dict(stated or {})
+    if 'grounding_config' in found:
+        known = _complete(Sa2VAConfig(**found))  # transformers leaves out what equals a default
+    else:
+        found = known = _from_released(found)
+    for part in _PARTS:
+        own = stated.pop(part, {})
+        for name, value in own.items():
+            _check_field(file, f'{part}.{name}', value, known.get(part, {}))
+        found[part] = {**found.get(part, {}), **own}
+    for name, value in stated.items():
+        _check_field(file, name, value, known)
+    return Sa2VAConfig(**found | stated)
+
+
+def _complete(config: Sa2VAConfig) -> dict[str, Any]:
+    sam2_defaults = {name: each.default for name, each in inspect.signature(sam2_config).parameters.items()}
+    return config.to_dict() | dict(
+        vision_config=config.vision_config.to_dict(),
+        llm_config=config.llm_config.to_dict(),
+        grounding_config=sam2_defaults | config.grounding_config,
+    )
+
+
+def _from_released(found: dict[str, Any]) -> dict[str, Any]:
+    vision, llm = (
+        {name: value for name, value in found.get(part, {}).items() if name not in _RELEASED_MACHINE}
+        for part in ('vision_config', 'llm_config')
+    )
+    # The publisher's template, tiles and class names are settings of their own code.
+    return dict(
+        vision_config={_RELEASED_VISION.get(name, name): value for name, value in vision.items()}, llm_config=llm
+    )
+
+
+def _check_field(file: Path, path: str, stated: Any, found: Mapping[str, Any]) -> None:
+    name = path.rpartition('.')[2]
+    if name in found and _plain(found[name]) != _plain(stated):
+        raise ValueError(
+            f'model.network.{path} is {stated!r}, but {file} says {found[name]!r}: correct the config, or point '
+            'model.pretrained to weights of that size'
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Equal for equal sizes: a square as [448, 448] or 448, a sequence as tuple or list."""
+    if isinstance(value, (list, tuple)):
+        return value[0] if len(value) == 2 and value[0] == value[1] else list(value)
+    return value
 
 
 def sam2_config(

@@ -1,5 +1,6 @@
 """Greedy decoding of a left-padded batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ def greedy_decode(
     max_new_tokens: int,
     forbidden: torch.Tensor | None = None,
     forbidden_first: torch.Tensor | None = None,
+    poll: Callable[[], None] | None = None,
 ) -> list[Decoded]:
     """Continue each row of a left-padded batch until the terminator string or ``max_new_tokens`` tokens.
 
@@ -38,6 +40,7 @@ def greedy_decode(
         max_new_tokens: upper bound, the terminator's own tokens not counted against a caption that ends in time.
         forbidden: (V,) bool, tokens never emitted.
         forbidden_first: (V,) bool, tokens that may not come first; default ``forbidden``.
+        poll: called before each token; decoding ends with whatever it raises.
 
     Raises:
         ValueError: when the batch is padded on the right (the first token would follow a pad, D6).
@@ -56,6 +59,8 @@ def greedy_decode(
     finished = [False] * len(ids)
     # The terminator has a few tokens of its own; a caption of exactly max_new_tokens may still end.
     for step in range(max_new_tokens + len(vocabulary.encode('.<|end|>'))):
+        if poll is not None:
+            poll()
         hidden = network.language_model.model(
             **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache, use_cache=True
         ).last_hidden_state[:, -1]

@@ -1,10 +1,12 @@
 """The trainable base model: the network with its tokenizer, LoRA, frozen parts and losses, as an mmengine model."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS
@@ -12,15 +14,16 @@ from peft import LoraConfig, get_peft_model
 
 from . import prompts
 from .checkpoint import load_pretrained
-from .configuration import Sa2VAConfig
+from .configuration import Sa2VAConfig, config_of_folder
+from .initialisation import build_network, initialise_grounding
 from .key_maps import is_lora
 from .losses import dice, mask_targets, point_bce, point_values, sample_points, token_cross_entropy
-from .network import Sa2VANetwork
 from .paths import resolve
+from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
 from .randomness import generator_for
 from .rows import caption_row, segmentation_row
 from .sequences import IGNORE, Batch, Row, pad_rows
-from .tokenizer import load_tokenizer
+from .tokenizer import build_tokenizer
 from .vocabulary import Vocabulary
 
 #: What a config may name as trainable, as prefixes of network parameters.
@@ -66,10 +69,13 @@ class VideoLLaVASAMModel(BaseModel):
     """Sa2VA as it is trained.
 
     Args:
-        tokenizer: folder of the tokenizer.
-        network: sizes, as arguments of :class:`Sa2VAConfig`; with ``pretrained`` they come from its config.json.
+        tokenizer: folder of the tokenizer, or ``dict(type=callable, ...)`` that builds one.
+        network: sizes, as arguments of :class:`Sa2VAConfig`. With ``pretrained`` they come from its config.json, and
+            what is stated here must agree with it.
         pretrained: folder with config.json and weights in the released layout.
         random_weights: build from ``network`` without weights, and say so.
+        dtype: ``float32`` or ``bfloat16``, of the frozen weights. Trained ones are fp32; beside bf16 ones passes run
+            under autocast, unless the whole module has been cast, as DeepSpeed's bf16 does.
         trainable: keys of :data:`TRAINABLE_PARTS`; everything else is frozen.
         lora: ``r``, ``alpha`` and ``dropout`` of LoRA on all linear layers of the language model, or None.
         loss_mask: ``weight``, ``num_points``, ``oversample_ratio`` and ``importance_ratio`` of the mask loss.
@@ -87,10 +93,11 @@ class VideoLLaVASAMModel(BaseModel):
 
     def __init__(
         self,
-        tokenizer: str,
+        tokenizer: str | dict | Callable,
         network: dict | None = None,
         pretrained: str | None = None,
         random_weights: bool = False,
+        dtype: str = 'float32',
         trainable: Sequence[str] = ('mlp1', 'text_hidden_fcs', 'mask_decoder'),
         lora: dict | None = None,
         loss_mask: dict | None = None,
@@ -102,37 +109,50 @@ class VideoLLaVASAMModel(BaseModel):
     ):
         super().__init__(data_preprocessor=data_preprocessor or dict(type=BatchPreprocessor))
         if (pretrained is None) == (not random_weights):
-            raise ValueError('set model.pretrained to a folder of weights, or model.random_weights=True, not both')
+            raise ValueError(
+                f'model.pretrained={pretrained!r} and model.random_weights={random_weights}: set model.pretrained to a '
+                'folder of weights, or model.random_weights=True, not both (without any download the 4B model runs by '
+                'configs/rehearsal_4b.py)'
+            )
         unknown = set(trainable) - set(TRAINABLE_PARTS)
         if unknown:
             raise ValueError(f'model.trainable names {sorted(unknown)}, known parts are {list(TRAINABLE_PARTS)}')
+        if dtype not in DTYPES:
+            raise ValueError(f'model.dtype={dtype!r} is unknown, use one of {list(DTYPES)}')
+        self.dtype = DTYPES[dtype]
         if pretrained is None:
             if network is None:
                 raise ValueError('model.random_weights=True needs the sizes in model.network')
-            self.network = Sa2VANetwork(Sa2VAConfig(**network))
-            _initialise_grounding(self.network)
+            config = Sa2VAConfig(**network)
         else:
             folder = resolve(pretrained)
-            if not (folder / 'config.json').is_file():
-                raise FileNotFoundError(f'no config.json in {folder}; point model.pretrained to a folder of weights')
-            self.network = Sa2VANetwork(Sa2VAConfig.from_pretrained(folder, **(network or {})))
+            config = config_of_folder(folder, network)
+        self.network = build_network(config, self.dtype)
+        self._freeze(trainable)
+        if pretrained is None:
+            initialise_grounding(self.network)
+        else:
             # Before LoRA wraps the language model: afterwards its tensors have other names (D1).
-            print_log(str(load_pretrained(self.network, folder)), logger='current')
+            report = load_pretrained(self.network, folder)
+            print_log(str(report), logger='current')
         self.random_weights = random_weights
+        #: Fingerprint of the weights that training starts from.
+        self.fingerprint = 'random weights' if random_weights else report.fingerprint
         self.config = self.network.config
-        self.vocabulary = Vocabulary(load_tokenizer(resolve(tokenizer)), self.config.llm_config.vocab_size)
+        self.vocabulary = Vocabulary(build_tokenizer(tokenizer), self.config.llm_config.vocab_size)
         self.loss_mask = dict(weight=2.0, num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
         self.loss_mask.update(loss_mask or {})
         self.loss_dice = dict(weight=0.5, eps=1.0)
         self.loss_dice.update(loss_dice or {})
         self.single_template_steps = single_template_steps
         self.seed = seed
-        self._freeze(trainable)
         if lora is not None:
             self._add_lora(**lora)
         if checkpointing:
             # The reentrant form makes autograd.grad return None for every LoRA tensor without a word.
             self.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
+        self._trained = tuple(self.trainables().values())[:1]  # a tuple, lest it be registered once more
+        self._buffers_fp32 = float_buffers(self.network)
 
     # -- what is trained ------------------------------------------------------------------------------------------
 
@@ -140,6 +160,8 @@ class VideoLLaVASAMModel(BaseModel):
         prefixes = tuple(TRAINABLE_PARTS[part] for part in trainable)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad = name.startswith(prefixes) and not name.startswith(_NEVER_TRAINED)
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
     def _add_lora(self, r: int, alpha: int, dropout: float = 0.0) -> None:
         config = LoraConfig(
@@ -159,17 +181,25 @@ class VideoLLaVASAMModel(BaseModel):
         """Nothing to do. The runner calls this, and transformers' own version would draw LoRA's zeros anew."""
 
     def check_token_rows(self) -> None:
-        """Refuse to train with ``[SEG]`` and region tokens whose embeddings are random and stay so.
-
-        Raises:
-            ValueError: naming the remedy.
-        """
+        """Warn when the embeddings of ``[SEG]`` and the region tokens are random and stay so."""
         if self.random_weights and not self.network.token_embeddings().requires_grad:
-            raise ValueError(
-                f'the token rows of {" ".join(prompts.ADDED_TOKENS)} are random and frozen, so no mask can be learned: '
-                'start from trained weights (model.base.pretrained) or train the rows (add "language_model" to '
-                'model.base.trainable)'
+            print_log(
+                'NOTHING CAN BE LEARNED in this run, it is good for rehearsals and benchmarks only: the weights are '
+                f'random, and the token rows of {" ".join(prompts.ADDED_TOKENS)} stay so. To learn, start from trained '
+                'weights (model.base.pretrained) or train the rows (add "language_model" to model.base.trainable)',
+                logger='current', level=logging.WARNING,
             )
+
+    def precision(self) -> AbstractContextManager:
+        """Context of one pass, see :func:`autocast_beside`."""
+        return autocast_beside(self.dtype, *self._trained or (None, ))
+
+    def restore_rope(self) -> None:
+        """Give the buffers their fp32 values back after a cast of the whole module, as DeepSpeed's bf16 does.
+
+        In bf16 RoPE's phases are off by 4 rad at position 3 500, those of SAM 2's positional encoding by 0.14 rad.
+        """
+        restore_buffers(self.network, self._buffers_fp32)
 
     def train(self, mode: bool = True) -> 'VideoLLaVASAMModel':
         """Frozen encoders stay in evaluation mode."""
@@ -183,11 +213,23 @@ class VideoLLaVASAMModel(BaseModel):
     def encode(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor) -> Images:
         """Encode the distinct images of a batch, without a graph where the encoder is frozen."""
         network = self.network
-        with _grad_if_trained(network.vision_model):
+        with self._encoding(network.vision_model):
             vision = network.encode_vision(pixel_values)
-        with _grad_if_trained(network.grounding_encoder.vision_encoder):
+        with self._encoding(network.grounding_encoder.vision_encoder):
             maps = network.encode_grounding(g_pixel_values)
         return Images(vision, maps)
+
+    @contextmanager
+    def _encoding(self, encoder: torch.nn.Module) -> Iterator[None]:
+        # A frozen encoder has weights of one type, so autocast would only slow it down.
+        trained = any(p.requires_grad for p in encoder.parameters())
+        with self.precision() if trained else torch.no_grad():
+            yield
+
+    def project(self, images: Images) -> torch.Tensor:
+        """Image features (I, n, D) as the language model reads them."""
+        with self.precision():
+            return self.network.mlp1(images.vision)
 
     def pad(self, rows: Sequence[Row], side: str = 'right') -> Batch:
         device = next(self.network.parameters()).device
@@ -199,12 +241,18 @@ class VideoLLaVASAMModel(BaseModel):
     def read(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
         """One pass of the language model: the padded batch and its last hidden states (B, L, D)."""
         batch = self.pad(rows)
-        return batch, self.network.read(batch, self.network.mlp1(images.vision))
+        with self.precision():
+            return batch, self.network.read(batch, self.project(images))
+
+    def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Next-token logits (..., V) of the given states only."""
+        with self.precision():
+            return self.network.logits(hidden_states)
 
     def token_loss(self, batch: Batch, hidden_states: torch.Tensor) -> torch.Tensor:
         """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only (D24)."""
         rows, columns = (batch.labels != IGNORE).nonzero(as_tuple=True)
-        logits = self.network.logits(hidden_states[rows, columns - 1])
+        logits = self.logits(hidden_states[rows, columns - 1])
         return token_cross_entropy(logits, batch.labels[rows, columns], rows, len(batch.rows))
 
     def segment(self, batch: Batch, hidden_states: torch.Tensor, images: Images) -> torch.Tensor:
@@ -215,7 +263,8 @@ class VideoLLaVASAMModel(BaseModel):
         rows, columns = (batch.labels == self.vocabulary.seg_id).nonzero(as_tuple=True)
         if rows.tolist() != list(range(len(batch.rows))):
             raise ValueError('every segmentation row needs exactly one supervised [SEG]')
-        embeds = self.network.text_hidden_fcs(hidden_states[rows, columns])
+        with self.precision():
+            embeds = self.network.text_hidden_fcs(hidden_states[rows, columns])
         return self.decode_masks(embeds, [row.image for row in batch.rows], images)
 
     def decode_masks(self, seg_embeds: torch.Tensor, image_of_row: Sequence[int], images: Images) -> torch.Tensor:
@@ -230,7 +279,8 @@ class VideoLLaVASAMModel(BaseModel):
         second = torch.tensor([slot[1] for slot in slots], device=seg_embeds.device)
         grouped = seg_embeds.new_zeros(len(used), max(seen), seg_embeds.shape[-1])
         grouped = grouped.index_put((first, second), seg_embeds)
-        masks = self.network.decode_masks([fmap[used] for fmap in images.maps], grouped)
+        with self.precision():
+            masks = self.network.decode_masks([fmap[used] for fmap in images.maps], grouped)
         return masks[first, second]
 
     def mask_losses(
@@ -250,11 +300,38 @@ class VideoLLaVASAMModel(BaseModel):
 
     # -- supervised training --------------------------------------------------------------------------------------
 
-    def forward(self, data: Mapping, data_samples: None = None, mode: str = 'loss') -> dict[str, torch.Tensor]:
-        """Supervised losses of a collated batch (``mode='loss'``); see :meth:`supervised_losses`."""
-        if mode != 'loss':
-            raise ValueError(f'VideoLLaVASAMModel.forward knows mode "loss", not {mode!r}')
-        return self.supervised_losses(data, MessageHub.get_current_instance().runtime_info.get('iter', 0))
+    def forward(
+        self, data: Mapping, data_samples: None = None, mode: str = 'loss'
+    ) -> dict[str, torch.Tensor] | list[torch.Tensor]:
+        """Supervised losses of a collated batch (``mode='loss'``), see :meth:`supervised_losses`, or a mask for each
+        of its rows (``mode='predict'``), see :meth:`forced_masks`."""
+        if mode == 'loss':
+            return self.supervised_losses(data, MessageHub.get_current_instance().runtime_info.get('iter', 0))
+        if mode == 'predict':
+            return list(self.forced_masks(data))
+        raise ValueError(f'VideoLLaVASAMModel.forward knows the modes "loss" and "predict", not {mode!r}')
+
+    @torch.no_grad()
+    def forced_masks(self, data: Mapping) -> torch.Tensor:
+        """Masks (R, G, G), bool, of a collated batch with captions by the ``forced`` protocol: the answer is given.
+
+        Fast, for monitoring. It is not the protocol of published numbers, in which the model must say ``[SEG]`` itself.
+
+        Raises:
+            ValueError: for a row without caption.
+        """
+        if None in data['captions']:
+            sample = data['sample_ids'][data['captions'].index(None)]
+            raise ValueError(f'{sample} has no caption to find: give val_dataloader a data set of expressions')
+        rows = [
+            segmentation_row(self.vocabulary, self.config.num_image_tokens, image, prompts.phrase(caption),
+                             prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
+            for image, caption in zip(data['image2'].tolist(), data['captions'])
+        ]
+        images = self.encode(data['pixel_values'], data['g_pixel_values'])
+        batch, hidden_states = self.read(rows, images)
+        logits = self.segment(batch, hidden_states, images)[:, None].float()
+        return F.interpolate(logits, size=data['masks2'].shape[-2:], mode='bilinear')[:, 0] > 0
 
     def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
         """Referring segmentation of every captioned object, and region captions of those that are described.
@@ -313,25 +390,3 @@ def usable_weights(data: Mapping) -> torch.Tensor:
     """(R,) weight of each row in the batch mean; a row without mask counts in the denominator with value 0."""
     usable = data['masks2'].flatten(1).any(dim=1) & data['prompt_masks'].flatten(1).any(dim=1)
     return data['row_weights'] * usable
-
-
-def _initialise_grounding(network: Sa2VANetwork) -> None:
-    """Draw random weights so that masks can learn to follow the text.
-
-    SAM 2 gets its own code's initialisation, torch's defaults outside the trunk, and the ``[SEG]`` head that of He et
-    al. 2015, so that its embeddings are as large as the decoder's other tokens. transformers draws all of SAM 2 with
-    standard deviation 0.02 and torch the head at a tenth of the tokens' size; with free embeddings in place of
-    ``[SEG]``, size 1 began to fit 15 rows by step 80, size 0.1 by step 140. That is not enough: see
-    ``single_template_steps``.
-    """
-    trunk = set(network.grounding_encoder.vision_encoder.backbone.blocks.modules())
-    for module in network.grounding_encoder.modules():
-        if module not in trunk and hasattr(module, 'reset_parameters'):
-            module.reset_parameters()
-    for module in network.text_hidden_fcs:
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
-
-
-def _grad_if_trained(module: torch.nn.Module):
-    return nullcontext() if any(p.requires_grad for p in module.parameters()) else torch.no_grad()

@@ -127,9 +127,10 @@ class Sa2VANetwork(PreTrainedModel):
         not_a_point = sam.prompt_encoder.not_a_point_embed.weight.expand(num_images, num_objects, 2, -1)
         sparse = torch.cat([not_a_point, seg_embeds[:, :, None].to(not_a_point.dtype)], dim=2)
         dense = sam.prompt_encoder.no_mask_embed.weight[..., None, None].expand(num_images, -1, *coarse.shape[-2:])
+        positions = sam.get_image_wide_positional_embeddings()  # in fp32, also where the maps are bf16
         masks, predicted_iou, _, _ = decoder(
             image_embeddings=coarse + sam.no_memory_embedding.view(1, -1, 1, 1),
-            image_positional_embeddings=sam.get_image_wide_positional_embeddings().expand(num_images, -1, -1, -1),
+            image_positional_embeddings=positions.to(coarse.dtype).expand(num_images, -1, -1, -1),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=True,

@@ -65,15 +65,20 @@ class Vocabulary:
         special[len(self.tokenizer):] = True
         special[list(self.tokenizer.get_added_vocab().values())] = True
         special[list(self.tokenizer.all_special_ids)] = True
+        # A name that is no sequence of bytes marks a reserved entry of the byte-pair table.
+        special[[index for index, token in enumerate(self._tokens) if not _BYTE_OF.keys() >= set(token)]] = True
         return special
+
+    @cached_property
+    def _tokens(self) -> list[str]:
+        return self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
 
     @cached_property
     def pieces(self) -> list[bytes]:
         """The bytes of every token; empty for special ones."""
-        tokens = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
         pieces = [b''] * self.size
         for index in (~self.special).nonzero()[:, 0].tolist():
-            pieces[index] = bytes(_BYTE_OF[char] for char in tokens[index])
+            pieces[index] = bytes(_BYTE_OF[char] for char in self._tokens[index])
         return pieces
 
     @cached_property

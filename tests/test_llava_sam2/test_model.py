@@ -1,5 +1,7 @@
 """The trainable base model: what is trained, what is computed once, and its losses."""
 
+import logging
+
 import pytest
 import torch
 
@@ -105,12 +107,19 @@ def test_frozen_encoders_stay_in_evaluation_mode(build_base):
     assert build_base(trainable=('vision_model',)).train().network.vision_model.training
 
 
-def test_random_frozen_token_rows_are_refused(build_base, tmp_path):
-    with pytest.raises(ValueError, match=r'token rows of \[SEG\] .* are random and frozen.*model.base.pretrained'):
-        build_base().check_token_rows()
+def test_random_frozen_token_rows_are_warned_of(build_base, tmp_path, monkeypatch):
+    """Nothing can be learned with them, so the run is good for rehearsals only; it must say so, and only then."""
+    said = []
+    monkeypatch.setattr('llava_sam2.model.print_log', lambda message, **options: said.append((message, options)))
+    build_base().check_token_rows()
+    [(message, options)] = said
+    assert message.startswith('NOTHING CAN BE LEARNED') and '[SEG] <p> </p> <vp> </vp>' in message
+    assert 'model.base.pretrained' in message and options['level'] == logging.WARNING
     build_base(trainable=('mlp1', 'language_model'), lora=None).check_token_rows()
     save_released(build_base(lora=None).network, tmp_path)
+    said.clear()
     build_base(random_weights=False, network=None, pretrained=str(tmp_path)).check_token_rows()
+    assert [message for message, _ in said if 'LEARNED' in message] == []
 
 
 # -- passes ---------------------------------------------------------------------------------------------------------
@@ -216,8 +225,32 @@ def test_draws_depend_on_step_and_sample(build_base, batch):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_forward_knows_one_mode(build_base, batch):
+def test_predicted_masks_are_those_of_each_row_alone_with_the_answer_given(build_base, make_batch):
+    """Image 2 of a pair is searched, for the phrase in lower case and without its full stop."""
+    model = build_base().eval()
+    with torch.no_grad():  # random weights give one sign to every pixel
+        model.network.text_hidden_fcs[-1].weight.mul_(5.0)
+    rows = [dict(key=1, caption='The red dog.', pair=True), dict(key=2, caption='a striped blue cat on the left')]
+    batch = make_batch(*rows)
+    masks = model.val_step(batch)
+    assert [mask.shape for mask in masks] == [batch['masks2'].shape[-2:]] * 2
+    for row, (mask, phrase) in enumerate(zip(masks, ('the red dog', 'a striped blue cat on the left'))):
+        images = model.encode(*(batch[key][batch['image2'][row]][None] for key in ('pixel_values', 'g_pixel_values')))
+        given = segmentation_row(model.vocabulary, 16, 0, phrase, prompts.EVALUATION_QUESTION, 'It is [SEG].')
+        padded, hidden_states = model.read([given], images)
+        logits = model.segment(padded, hidden_states, images)
+        alone = torch.nn.functional.interpolate(logits[None], size=mask.shape, mode='bilinear')[0, 0] > 0
+        assert mask.dtype == torch.bool and 0.001 < alone.float().mean() < 0.999
+        assert (mask != alone).float().mean() < 1e-3 and not mask.requires_grad
+
+
+def test_a_row_without_caption_cannot_be_found(build_base, make_batch):
+    with pytest.raises(ValueError, match='sample7 has no caption.*val_dataloader'):
+        build_base()(make_batch(dict(key=6, caption='a dog'), dict(key=7)), mode='predict')
+
+
+def test_forward_knows_two_modes(build_base, batch):
     model = build_base().eval()
     assert model(batch)['loss_mask'] == model.supervised_losses(batch, 0)['loss_mask']
-    with pytest.raises(ValueError, match="not 'predict'"):
-        model(batch, mode='predict')
+    with pytest.raises(ValueError, match="not 'tensor'"):
+        model(batch, mode='tensor')

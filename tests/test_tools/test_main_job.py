@@ -49,13 +49,13 @@ def test_checkpoint_holds_trainables_and_their_average(main_job):
     names = set(checkpoint['state_dict'])
     assert all('lora_' in name or '.mlp1.' in name or '.text_hidden_fcs.' in name or '.mask_decoder.' in name
                for name in names)
-    assert {f'base.{name}' for name in checkpoint['ema']['values']} == names
+    assert set(checkpoint['ema']['values']) == names
     assert checkpoint['ema']['num_updates'] == 4
     moved = [name for name, value in checkpoint['state_dict'].items() if 'lora_B' in name and value.any()]
     assert moved, 'LoRA has not been trained'
     # The first update has decay 0.1, so the average follows closely but is not the student.
     averages = checkpoint['ema']['values']
-    assert any(not torch.equal(averages[name.removeprefix('base.')], checkpoint['state_dict'][name]) for name in moved)
+    assert any(not torch.equal(averages[name], checkpoint['state_dict'][name]) for name in moved)
 
 
 def test_export_loads_again(main_job, checkout, tmp_path):
@@ -72,19 +72,29 @@ def test_export_loads_again(main_job, checkout, tmp_path):
     assert again.returncode == 1 and str(out) in again.stderr
 
 
-def test_resumes_with_the_average(main_job, checkout, tmp_path):
-    work_dir, _ = main_job
-    shutil.copy(work_dir / 'iter_4.pth', tmp_path)
+def test_resumes_with_the_average_and_reports_the_whole_run(main_job, checkout, tmp_path):
+    main_work_dir, first_log = main_job
+    work_dir = shutil.copytree(main_work_dir, tmp_path / 'work')
     options = [option.replace('=4', '=6') for option in FEW_STEPS]
     done = subprocess.run(
-        [sys.executable, checkout / 'tools/train.py', checkout / 'configs/dual_loop_tiny.py', '--work-dir', tmp_path,
+        [sys.executable, checkout / 'tools/train.py', checkout / 'configs/dual_loop_tiny.py', '--work-dir', work_dir,
          '--resume', '--cfg-options', *options],
         capture_output=True, text=True, cwd=tmp_path,
     )
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-3000:]
     assert 'step 6/6 |' in log and 'step 4/6 |' not in log
-    assert torch.load(tmp_path / 'iter_6.pth', weights_only=True)['ema']['num_updates'] == 6
+    assert torch.load(work_dir / 'iter_6.pth', weights_only=True)['ema']['num_updates'] == 6
+    # Values from steps 2, 4 and 6; the held-out figures from before training are those of the first start.
+    assert table_row(log, 'loop1/loss')[-1] == '3'
+    first, resumed = (table_row(text, 'held-out ciou') for text in (first_log, log))
+    assert first[0] == resumed[0] and 'step 0/6 | held_out' not in log
+
+
+def table_row(log: str, name: str) -> list[str]:
+    """The cells of a line of the closing table, its name apart."""
+    [line] = [line for line in log.splitlines() if line.startswith(f'│ {name} ')]
+    return [cell.strip() for cell in line.strip('│').split('│')[1:]]
 
 
 @pytest.mark.parametrize(('command', 'config'), [('tools/train.py', 'dual_loop_tiny'), ('xtuner', 'sft_tiny')])
@@ -139,7 +149,7 @@ train_dataloader.update(dataset=dict(type=ConcatDataset, datasets=[
 train_cfg['loop2_dataloader'].update(dataset=dict(type=ConcatDataset, datasets=[
     dict(type=DescribeAnythingDataset, data_root='{root}/dam', split=split, **sizes) for split in ('COCOStuff', 'LVIS')
 ]))
-custom_hooks[1]['dataloader'].update(dataset=dict(
+val_dataloader.update(dataset=dict(
     type=RefCOCODataset, data_root='{root}/ref_seg', split='val', **sizes))
 """
 

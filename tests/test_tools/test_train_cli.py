@@ -106,13 +106,6 @@ def test_resume_without_checkpoint(main, capsys):
         main(CONFIG, '--work-dir', 'empty', '--resume', 'empty/iter_9.pth')
 
 
-def test_latest_checkpoint_is_the_highest_step(train, tmp_path):
-    for name in ('iter_9.pth', 'iter_10.pth', 'iter_11.pth.tmp', 'iter_best.pth'):
-        (tmp_path / name).touch()
-    (tmp_path / 'last_checkpoint').write_text('iter_9.pth')
-    assert train.latest_checkpoint(tmp_path).name == 'iter_10.pth'
-
-
 def test_dumped_config_trains_again(main, tmp_path):
     main(CONFIG, '--work-dir', 'first')
     main('first/toy_config.py', '--work-dir', 'second')

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from PIL import Image
 from dual_loop.demo.masks import mask_box, mask_polygons, mask_rle
 from dual_loop.demo.rendering import draw_pair, draw_scene
 from dual_loop.demo.scene import SHAPES
-from dual_loop.demo.wording import describe, refer, sentence_form
+from dual_loop.demo.wording import RELATION_CHANCE, describe, refer, sentence_form
 
 JPEG_QUALITY = 92
 FOLDER_SIZE = 1000  # files of one SA-V or SA-1B folder
@@ -29,8 +30,10 @@ OPEN_IMAGES_MASK_SCALE = 0.75  # Open Images stores masks smaller than their ima
 OPEN_IMAGES_LABELS = {shape: f'/m/0{1000 + k}' for k, shape in enumerate(SHAPES)}
 CATEGORIES = {shape: k for k, shape in enumerate(SHAPES, start=1)}
 REF_SPLITS = {1: 'val', 2: 'testA', 3: 'testB', 11: 'val'}  # by image index modulo 20; all others are 'train'
+REFCOCOG_SPLITS = {number: 'test' if split != 'val' else split for number, split in REF_SPLITS.items()}
 MAX_SENTENCES = 3  # of one RefCOCO object
-DAM_IMAGE_IDS = {'COCOStuff': 10_000_000, 'LVIS': 20_000_000}  # first `img_id`: never one of RefCOCO's
+# First `img_id` of the splits that show COCO's pictures: never one of RefCOCO's.
+DAM_IMAGE_IDS = {'COCOStuff': 10_000_000, 'LVIS': 20_000_000, 'PACO': 30_000_000}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Source:
         folder: Folder below the root.
         write: Draws scenes, writes their files, returns their records.
         index: Writes the listing files from all records; None where the format has none.
+        by_default: Whether it is made unless asked for by its own name.
     """
 
     number: int
@@ -50,6 +54,7 @@ class Source:
     folder: str
     write: Callable
     index: Callable | None = None
+    by_default: bool = True
 
 
 def write_sav(folder, rngs, start):
@@ -118,7 +123,7 @@ def index_openimages(folder, rows):
             writer.writerows(table)
 
 
-def write_refcoco(folder, rngs, start):
+def write_refcoco(folder, rngs, start, splits=REF_SPLITS, relation_chance=RELATION_CHANCE):
     """COCO-named images; one record {image, annotations, refs} per scene.
 
     Beyond the public format an annotation has `attributes` and a sentence has `kind`, 'attribute' or 'relation'.
@@ -136,19 +141,19 @@ def write_refcoco(folder, rngs, start):
                 segmentation=mask_polygons(mask), attributes=asdict(item)))
             written = {}
             for _ in range(int(rng.integers(1, MAX_SENTENCES + 1))):
-                sentence = refer(rng, scene, k)
+                sentence = refer(rng, scene, k, relation_chance)
                 written[sentence.text] = sentence.kind
             sentences = [dict(raw=sentence_form(text), sent=text, tokens=text.split(), kind=kind)
                          for text, kind in written.items()]
-            refs.append(dict(ann_id=ann_id, **ids, split=REF_SPLITS.get(number % 20, 'train'),
+            refs.append(dict(ann_id=ann_id, **ids, split=splits.get(number % 20, 'train'),
                              file_name=f'{name}_{ann_id}.jpg', sentences=sentences))
         info = dict(id=image_id, file_name=f'{name}.jpg', height=scene.height, width=scene.width, license=1)
         records.append(dict(image=info, annotations=annotations, refs=refs))
     return records
 
 
-def index_refcoco(folder, records):
-    """instances.json and refs(unc).p; references and sentences are numbered in order."""
+def index_refcoco(folder, records, split_by='unc'):
+    """instances.json and refs({split_by}).p; references and sentences are numbered in order."""
     refs, sentences = [ref for record in records for ref in record['refs']], 0
     for ref_id, ref in enumerate(refs):
         ref['ref_id'] = ref_id
@@ -162,26 +167,26 @@ def index_refcoco(folder, records):
         annotations=[annotation for record in records for annotation in record['annotations']],
         categories=[dict(id=k, name=shape, supercategory='shape') for shape, k in CATEGORIES.items()])
     (folder / 'instances.json').write_text(json.dumps(instances))
-    (folder / 'refs(unc).p').write_bytes(_pickled(refs))
+    (folder / f'refs({split_by}).p').write_bytes(_pickled(refs))
 
 
-def write_dam_coco_stuff(folder, rngs, start):
+def write_dam_by_image(folder, rngs, start, split):
     """Describe Anything, one entry per image with all of its regions."""
     def entries(number, rng):
         scene, image, masks = draw_scene(rng)
-        regions = [_region(rng, scene, masks, k, DAM_IMAGE_IDS['COCOStuff'] + number) for k in range(len(masks))]
-        yield f'cocostuff_{number}', regions, [('.jpg', image)]
+        regions = [_region(rng, scene, masks, k, split, number) for k in range(len(masks))]
+        yield f'{split.lower()}_{number}', regions, [('.jpg', image)]
 
     return _write_dam(folder, rngs, start, entries)
 
 
-def write_dam_lvis(folder, rngs, start):
+def write_dam_by_region(folder, rngs, start, split):
     """Describe Anything, one entry per region: two entries repeat one image."""
     def entries(number, rng):
         scene, image, masks = draw_scene(rng)
         for k in range(2):
-            region = _region(rng, scene, masks, k, DAM_IMAGE_IDS['LVIS'] + number)
-            yield f'lvis_{number * 10 + k}', [region], [('.jpg', image)]
+            region = _region(rng, scene, masks, k, split, number)
+            yield f'{split.lower()}_{number * 10 + k}', [region], [('.jpg', image)]
 
     return _write_dam(folder, rngs, start, entries)
 
@@ -191,7 +196,8 @@ def write_dam_sav(folder, rngs, start):
     def entries(number, rng):
         (scene, frame1, masks), (_, frame2, _) = draw_pair(rng)
         target = int(rng.integers(len(masks)))
-        yield f'sav_{number}', [_region(rng, scene, masks, target)], [('.0.jpg', frame1), ('.1.jpg', frame2)]
+        region = _region(rng, scene, masks, target, 'SAV', number)
+        yield f'sav_{number}', [region], [('.0.jpg', frame1), ('.1.jpg', frame2)]
 
     return _write_dam(folder, rngs, start, entries)
 
@@ -216,9 +222,9 @@ def _write_dam(folder, rngs, start, entries):
     return records
 
 
-def _region(rng, scene, masks, target, image_id=None):
+def _region(rng, scene, masks, target, split, number):
     region = dict(caption=describe(rng, scene, target).text, mask_rle=mask_rle(masks[target]))
-    return region if image_id is None else dict(region, img_id=image_id)
+    return dict(region, img_id=DAM_IMAGE_IDS[split] + number) if split in DAM_IMAGE_IDS else region
 
 
 def _pickled(data):
@@ -244,7 +250,16 @@ SOURCES = {
     'sa1b': Source(2, 1, 'sa1b', write_sa1b),
     'openimages': Source(3, 1, 'openimages', write_openimages, index_openimages),
     'refcoco': Source(4, 1, 'ref_seg/refcoco', write_refcoco, index_refcoco),
-    'dam_COCOStuff': Source(5, 0.5, 'dam/COCOStuff', write_dam_coco_stuff, index_dam),
-    'dam_LVIS': Source(6, 0.25, 'dam/LVIS', write_dam_lvis, index_dam),
+    'dam_COCOStuff': Source(5, 0.5, 'dam/COCOStuff', partial(write_dam_by_image, split='COCOStuff'), index_dam),
+    'dam_LVIS': Source(6, 0.25, 'dam/LVIS', partial(write_dam_by_region, split='LVIS'), index_dam),
     'dam_SAV': Source(7, 0.25, 'dam/SAV', write_dam_sav, index_dam),
+    # What the real mixture has beyond these. 8 is the tokenizer's corpus.
+    'dam_Mapillary': Source(9, 0.25, 'dam/Mapillary', partial(write_dam_by_image, split='Mapillary'), index_dam, False),
+    'dam_OpenImages': Source(10, 0.25, 'dam/OpenImages', partial(write_dam_by_region, split='OpenImages'), index_dam,
+                             False),
+    'dam_PACO': Source(11, 0.25, 'dam/PACO', partial(write_dam_by_region, split='PACO'), index_dam, False),
+    # RefCOCO+ says nothing of where things are; RefCOCOg has one test split and its own partition.
+    'refcoco+': Source(12, 1, 'ref_seg/refcoco+', partial(write_refcoco, relation_chance=0), index_refcoco, False),
+    'refcocog': Source(13, 1, 'ref_seg/refcocog', partial(write_refcoco, splits=REFCOCOG_SPLITS),
+                       partial(index_refcoco, split_by='umd'), False),
 }

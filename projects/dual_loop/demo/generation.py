@@ -20,7 +20,7 @@ FORMAT = 1  # raise it with every change of content, so that folders made before
 MANIFEST = 'manifest.json'
 MIN_IMAGES = 4  # one for each RefCOCO split
 CHUNK = 50  # scenes of one unit of work and of one tar; independent of the number of workers
-CORPUS_SOURCE = 8  # random key of the tokenizer corpus; the data sets have 1 to 7
+CORPUS_SOURCE = 8  # random key of the tokenizer corpus; no data set has it
 
 
 def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources=None):
@@ -35,7 +35,9 @@ def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources
         seed (int): Not negative; different seeds share no scene.
         workers (int | None): Processes; None takes one per available core, at most 16.
         progress (bool): Show a progress bar.
-        sources (list[str] | None): Some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all.
+        sources (list[str] | None): Some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all of these.
+            By their own names only: 'refcoco+', 'refcocog', 'dam_Mapillary', 'dam_OpenImages' and 'dam_PACO', each of
+            these three with a quarter of the images.
 
     Returns:
         Path: `out`.
@@ -114,11 +116,14 @@ def _check_settings(images, seed, workers, sources):
         raise ValueError(f'seed={seed} must not be negative')
     if workers is not None and workers < 1:
         raise ValueError(f'workers={workers} must be at least 1')
-    known = list(dict.fromkeys(name.split('_')[0] for name in SOURCES))
+    groups = {name: name.split('_')[0] if source.by_default else name for name, source in SOURCES.items()}
+    known = list(dict.fromkeys(groups.values()))
     unknown = set(sources or ()) - set(known)
     if unknown:
         raise ValueError(f'sources {sorted(unknown)} are unknown: use some of {", ".join(known)}')
-    return [name for name in SOURCES if sources is None or name.split('_')[0] in sources]
+    if sources is None:
+        return [name for name, source in SOURCES.items() if source.by_default]
+    return [name for name, group in groups.items() if group in sources]
 
 
 def _is_current(root, images, seed, names):

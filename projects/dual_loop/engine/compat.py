@@ -36,7 +36,7 @@ def apply() -> None:
     register_deepspeed_names()
     start_single_deepspeed_process()
     leave_out_shared_memory_op()
-    check_keys_before_building()
+    check_before_building()
 
 
 def require_xtuner() -> None:
@@ -132,6 +132,7 @@ def register_deepspeed_names() -> None:
     names = importlib.import_module('xtuner.configs').cfgs_name_path
     for path in sorted(DEEPSPEED_DIR.glob('*.json')):
         names.setdefault(path.stem, str(path))
+    names.setdefault('zero3', names['deepspeed_zero3'])  # to be refused with its reason
 
 
 def start_single_deepspeed_process() -> None:
@@ -173,24 +174,29 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def check_keys_before_building() -> None:
-    """Refuse misspelt settings before the runner builds anything from them, under stock ``xtuner train`` too.
+def check_before_building() -> None:
+    """Refuse settings that cannot work before the runner builds anything from them, under stock ``xtuner train`` too.
 
-    mmengine builds the model before the loop, so a typo in a model's key would end in a bare TypeError, and one in a
-    config with a stock loop in nothing at all. Only configs that import this package are looked at. Does nothing before
-    ``mmengine.runner`` is loaded, which takes seconds. Ends when mmengine checks keys.
+    mmengine builds the model before the loop, so a typo in a model's key would end in a bare TypeError, one in a config
+    with a stock loop in nothing at all, and ZeRO-3 or a wrong checkpoint would show after minutes. Only configs that
+    import this package are looked at. Does nothing before ``mmengine.runner`` is loaded, which takes seconds. Ends when
+    mmengine checks keys.
     """
     module = sys.modules.get('mmengine.runner')
     for runner in (module.Runner, module.FlexibleRunner) if hasattr(module, 'FlexibleRunner') else ():
         original = runner.from_cfg.__func__
-        if getattr(original, 'checks_keys', False):
+        if getattr(original, 'checks_settings', False):
             continue
 
         def from_cfg(cls, cfg, original=original):
             if 'dual_loop' in (cfg.get('custom_imports') or {}).get('imports', ()):
                 from .config_check import check_config_keys
+                from .settings_check import check_start
                 check_config_keys(cfg)
+                check_start(cfg)
+                if not torch.cuda.is_available():
+                    cfg.merge_from_dict(dict(env_cfg=dict(dist_cfg=dict(backend='gloo'))))  # NCCL needs GPUs
             return original(cls, cfg)
 
-        from_cfg.checks_keys = True
+        from_cfg.checks_settings = True
         runner.from_cfg = classmethod(from_cfg)

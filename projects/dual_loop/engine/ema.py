@@ -20,8 +20,7 @@ class ExponentialMovingAverage:
     0.99 from t = 890 on, 0.999 from t = 8 990 on. So the random start is forgotten quickly.
 
     Args:
-        named_params: the trainables, as from ``model.named_parameters()``; tensors without ``requires_grad`` are left
-            out. The average starts as an fp32 copy of them, on their device.
+        named_params: names and values of the trainables. The average starts as an fp32 copy, on their device.
         max_decay: in [0, 1).
 
     Attributes:
@@ -35,10 +34,10 @@ class ExponentialMovingAverage:
         self.max_decay = max_decay
         self.num_updates = 0
         self.values: dict[str, Tensor] = {
-            name: param.detach().to(torch.float32, copy=True) for name, param in named_params if param.requires_grad
+            name: param.detach().to(torch.float32, copy=True) for name, param in named_params
         }
         if not self.values:
-            raise ValueError('EMA of nothing: no parameter has requires_grad')
+            raise ValueError('EMA of nothing: there is no trained parameter')
 
     @property
     def decay(self) -> float:
@@ -50,8 +49,7 @@ class ExponentialMovingAverage:
         """Move the average towards the parameters; call it once per optimizer step that really happened.
 
         Args:
-            named_params: the same names and shapes as at the start, in any float type; others are ignored when they do
-                not require gradients, else an error.
+            named_params: exactly the names and shapes of the start, in any float type.
         """
         for values, params in self._buckets(named_params):
             torch._foreach_lerp_(values, params, 1 - self.decay)
@@ -111,7 +109,7 @@ class ExponentialMovingAverage:
 
     def _buckets(self, named_params: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """Pairs (averages, parameters as fp32), a bounded number of elements at a time."""
-        params = {name: param for name, param in named_params if param.requires_grad or name in self.values}
+        params = dict(named_params)
         if params.keys() != self.values.keys():
             name = min(params.keys() ^ self.values.keys())
             raise KeyError(f"trainable '{name}' is {'missing now' if name in self.values else 'not in the EMA'}: "

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather_object, get_rank
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
@@ -16,9 +17,14 @@ from torch.utils.data import DataLoader
 from dual_loop.datasets.quarantine import set_work_dir
 from llava_sam2.randomness import seed_for
 
+from .checkpoints import resumed_from
 from .config_check import check_config_keys
+from .data_order import ResumableBatchSampler, end_workers, endless_batches
 from .flat import DEFAULT_GROUPS, FlatLayout, all_reduce_mean_
-from .surgery import GradientSurgery
+from .run_state import check_continuation, describe_run
+from .settings_check import check_optimizer_settings
+from .stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
+from .surgery import GradientSurgery, SurgeryStats
 
 
 class NonFiniteGradients(RuntimeError):
@@ -32,6 +38,9 @@ class DualLoopTrainLoop(BaseLoop):
     The losses run on the raw module and their gradients are averaged over ranks here; the combined gradient reaches
     the optimizer as the gradient of a surrogate loss through the wrapped model (reference/engine.md, section 3).
 
+    A resumed run continues exactly: what a step reads and draws depends on its number alone. SIGTERM abandons the
+    running step, saves the state after the last finished one and ends the process with status 143.
+
     Args:
         runner: the mmengine runner.
         dataloader: of loop 1.
@@ -41,6 +50,7 @@ class DualLoopTrainLoop(BaseLoop):
         surgery: arguments of :class:`GradientSurgery`.
         groups: parameter groups and the loops that reach them, see :data:`flat.DEFAULT_GROUPS`.
         preview_interval: every so many steps, the first and the last included, loop 1 keeps what the pictures need.
+        val_interval: every so many steps run the validation loop of the config; 0 never does.
         max_skipped_steps: abort after so many steps in a row without a finite gradient.
     """
 
@@ -54,24 +64,28 @@ class DualLoopTrainLoop(BaseLoop):
         surgery: Mapping | None = None,
         groups: Mapping[str, Mapping] = DEFAULT_GROUPS,
         preview_interval: int = 50,
+        val_interval: int = 0,
         max_skipped_steps: int = 10,
     ):
         check_config_keys(runner.cfg)
         if max_steps < 1 or accumulative_counts < 1:
             raise ValueError(f'max_steps and accumulative_counts must be at least 1, got {max_steps}, '
                              f'{accumulative_counts}')
-        super().__init__(runner, dataloader)
-        if isinstance(loop2_dataloader, dict):
-            loop2_dataloader = runner.build_dataloader(loop2_dataloader, seed=runner.seed)
-        self.dataloaders = {1: self.dataloader, 2: loop2_dataloader}
+        if val_interval and runner.val_loop is None:
+            raise ValueError(f'train_cfg.val_interval={val_interval} needs val_dataloader, val_cfg and val_evaluator')
+        super().__init__(runner, build_dataloader(runner, dataloader))
+        self.dataloaders = {1: self.dataloader, 2: build_dataloader(runner, loop2_dataloader)}
         for loader in self.dataloaders.values():
             set_work_dir(loader.dataset, runner.work_dir)
+            shield_workers(loader)
+        check_optimizer_settings(runner)
         self._max_iters = max_steps
         self._iter = 0
         self.accumulative_counts = accumulative_counts
         self.surgery = GradientSurgery(**(surgery or {}))
         self.groups = groups
         self.preview_interval = preview_interval
+        self.val_interval = val_interval
         self.max_skipped_steps = max_skipped_steps
         self.skipped_in_a_row = 0
         #: What the picture hook shows of the running step: the collated batch, captions and predictions; or None.
@@ -91,52 +105,108 @@ class DualLoopTrainLoop(BaseLoop):
         return self._iter
 
     def run(self) -> torch.nn.Module:
-        """Train from the current step to ``max_steps``."""
-        if getattr(self.runner.optim_wrapper, 'clip_grad_kwargs', None):  # DeepSpeed's wrapper has none
-            raise ValueError('optim_wrapper.clip_grad must be absent: the loop clips after combining, set '
-                             'train_cfg.surgery.max_grad_norm instead')
-        model = self.raw_model
+        """Train from the current step to ``max_steps``.
+
+        Raises:
+            SystemExit: with :data:`stop.EXIT_STATUS` after SIGTERM, when the state is saved.
+        """
+        self.prepare()
+        with StopSignal() as self.stop:
+            try:
+                self.train()
+                return self.runner.model
+            except StopAgreed:
+                print_log(f'asked to stop: the state after step {self._iter} is kept', 'current', logging.WARNING)
+            finally:
+                for loader in self.dataloaders.values():
+                    end_workers(loader)
+            self.runner.call_hook('save_now')
+        raise SystemExit(EXIT_STATUS)
+
+    def prepare(self) -> None:
+        """Lay out the gradients, and check that a resumed run is the one that was interrupted."""
+        runner, model = self.runner, self.raw_model
+        model.base.seed = runner.seed
         model.base.check_token_rows()
+        # DeepSpeed has cast the whole module, and in bf16 positions are off by radians after a few thousand tokens.
+        model.base.restore_rope()
         self.parameters = list(model.trainables().values())
+        self.device = self.parameters[0].device
         self.layout = FlatLayout.from_params(model.trainables().items(), self.groups)
-        device = self.parameters[0].device
-        self.gradients = {loop: self.layout.new_buffer(device) for loop in (1, 2)}
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
-        iterators = {loop: cycle(loader) for loop, loader in self.dataloaders.items()}
+        self.gradients = {loop: self.layout.new_buffer(self.device) for loop in self.dataloaders}
+        this_run = describe_run(
+            runner.cfg, runner.seed, self.dataloaders, self.accumulative_counts, model.base.fingerprint)
+        if path := resumed_from(runner):
+            changes = check_continuation(path, runner.message_hub.runtime_info.get('run'), this_run)
+            if changes:
+                print_log('\n'.join(['resumed with other settings than before:', *changes]), 'current', logging.WARNING)
+        runner.message_hub.update_info('run', this_run)
+
+    def train(self) -> None:
+        """All steps and hooks."""
+        runner = self.runner
+        if runner.val_loop is not None:
+            shield_workers(runner.val_loop.dataloader)
+            runner.register_hook(StopInValidation(self.stop, self.device))
+        runner.call_hook('before_train')
+        runner.call_hook('before_train_epoch')
+        position = self._iter * self.accumulative_counts
+        batches = {loop: endless_batches(loader, position) for loop, loader in self.dataloaders.items()}
         while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
-            self.run_step(iterators)
-        self.runner.call_hook('after_train_epoch')
-        self.runner.call_hook('after_train')
-        return self.runner.model
+            self.validate_if_due()
+            runner.model.train()
+            self.run_step(batches)
+        self.validate_if_due()
+        runner.call_hook('after_train_epoch')
+        runner.call_hook('after_train')
 
     @property
     def raw_model(self) -> torch.nn.Module:
         model = self.runner.model
         return model.module if is_model_wrapper(model) else model
 
-    def run_step(self, iterators: Mapping[int, Iterator]) -> None:
+    @property
+    def wrapped_model(self) -> torch.nn.Module:
+        """What synchronises gradients: DDP or DeepSpeed's engine; the model itself in a single process."""
+        model = self.runner.model
+        return model if callable(model) else model.model  # mmengine's handle of the engine cannot be called
+
+    def validate_if_due(self) -> None:
+        """Validate between two steps, once, so that the state is whole if validation is interrupted."""
+        info = self.runner.message_hub.runtime_info
+        due = self.val_interval and self._iter > 0 and self._iter % self.val_interval == 0
+        if due and info.get('validated') != self._iter:
+            self.runner.val_loop.run()
+            self.runner.message_hub.update_info('validated', self._iter)
+
+    def run_step(self, batches: Mapping[int, Iterator]) -> None:
         """One optimizer step: both loops, surgery, update, hooks."""
         seconds = Stopwatch()
-        with seconds('data'):
-            batches = {loop: [next(it) for _ in range(self.accumulative_counts)] for loop, it in iterators.items()}
-        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=batches)
         outputs: dict[str, float] = {}
-        for loop in (1, 2):
-            with seconds(f'loop{loop}'):
-                outputs |= self.loop_gradient(loop, batches[loop])
+        data: dict[int, list] = {}
+        try:
+            with seconds('data'):
+                for loop, iterator in batches.items():
+                    data[loop] = [self.next_batch(iterator) for _ in range(self.accumulative_counts)]
+            self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data)
+            for loop in (1, 2):
+                with seconds(f'loop{loop}'):
+                    outputs |= self.loop_gradient(loop, data[loop])
+        except StopRequested:
+            pass  # the other ranks learn of it here, where they all come by
+        self.stop.raise_if_agreed(self.device)
         with seconds('surgery'):
+            finite_here = {loop: buffer.aminmax() for loop, buffer in self.gradients.items()}
             for buffer in self.gradients.values():
                 all_reduce_mean_(buffer)
             combined, stats = self.surgery.combine(*self.gradients.values(), self.layout, out=self.gradients[1])
         with seconds('optimizer'):
             if stats.finite:
                 self.skipped_in_a_row = 0
-                surrogate = self.runner.model(None, self.layout.split(combined), mode='surrogate')
+                surrogate = self.wrapped_model(None, self.layout.split(combined), mode='surrogate')
                 self.runner.optim_wrapper.update_params(surrogate)
             else:
-                self.skip(stats, batches)
+                self.skip(stats, finite_here, data)
         # The EMA follows only steps that really happened.
         self.runner.message_hub.update_info('stepped', stats.finite)
         if teacher := outputs.pop('loop1/seconds_teacher', None):
@@ -144,8 +214,12 @@ class DualLoopTrainLoop(BaseLoop):
             seconds.phases['teacher'] = teacher * self.accumulative_counts
         outputs |= stats.scalars()
         outputs |= {f'seconds/{phase}': value for phase, value in seconds.phases.items()}
-        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=batches, outputs=outputs)
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data, outputs=outputs)
         self._iter += 1
+
+    def next_batch(self, batches: Iterator):
+        self.stop.poll()
+        return next(batches)
 
     def loop_gradient(self, loop: int, batches: list) -> dict[str, float]:
         """Accumulate the mean gradient of one loop over its micro-batches in ``self.gradients[loop]``.
@@ -153,50 +227,71 @@ class DualLoopTrainLoop(BaseLoop):
         Returns:
             The loop's figures, averaged over the micro-batches, as ``loop1/mask`` and so on.
         """
-        model = self.raw_model
-        self.gradients[loop].zero_()
+        model, buffer = self.raw_model, self.gradients[loop].zero_()
         figures: dict[str, list[float]] = {}
-        show = loop == 1 and self.preview_interval and (
-            (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1)
-        )
+        options: dict = dict(step=self._iter)
         if loop == 1:
             self.preview = None
+            show = self.preview_interval and (
+                (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1))
+            options |= dict(preview=bool(show), poll=self.stop.poll)
         for micro, batch in enumerate(batches):
+            self.stop.poll()
             # Dropout is the only user of the global generator; keyed so, a resumed run draws the same.
             torch.manual_seed(seed_for(model.base.seed, 'dropout', self._iter, micro, loop, get_rank()))
             data = model.data_preprocessor(batch, training=True)['data']
-            output = model(data, dict(step=self._iter, preview=bool(show and micro == 0)), mode=f'loop{loop}')
+            output = model(data, options, mode=f'loop{loop}')
             grads = torch.autograd.grad(output['loss'], self.parameters, allow_unused=True)
-            self.layout.accumulate_(self.gradients[loop], grads, 1 / len(batches), loop)
+            self.layout.accumulate_(buffer, grads, 1 / len(batches), loop)
             output['loss'] = output['loss'].detach()
+            # 0, or NaN for a loss that is not finite: its gradient may be finite all the same.
+            buffer[0] += output['loss'] * 0
             if preview := output.pop('preview', None):
                 self.preview = dict(preview, data=data)
+                options['preview'] = False
             for name, value in output.items():
                 figures.setdefault(f'loop{loop}/{name}', []).append(float(value))
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
-    def skip(self, stats, batches: Mapping[int, list]) -> None:
-        """Leave out a step whose gradient is not finite; abort after too many in a row."""
+    def skip(self, stats: SurgeryStats, extremes: Mapping[int, tuple], data: Mapping[int, list]) -> None:
+        """Leave out a step whose gradient is not finite; abort after too many in a row.
+
+        Args:
+            stats: of the averaged gradients, the same on all ranks.
+            extremes: smallest and largest element of this rank's own gradient of each loop.
+            data: this rank's batches of each loop.
+        """
         self.skipped_in_a_row += 1
-        for loop, finite in ((1, stats.finite1), (2, stats.finite2)):
-            if not finite:
-                samples = [sample for batch in batches[loop] for sample in batch['sample_ids']]
-                print_log(f'step {self._iter + 1} is skipped: the gradient of loop {loop} is not finite; samples '
-                          f'{", ".join(samples)}', 'current', logging.WARNING)
+        mine = {loop: [sample for batch in data[loop] for sample in batch['sample_ids']]
+                for loop, ends in extremes.items() if not all(end.isfinite() for end in ends)}
+        for rank, guilty in enumerate(all_gather_object(mine)):
+            for loop, samples in guilty.items():
+                print_log(f'step {self._iter + 1} is skipped: loss or gradient of loop {loop} is not finite on rank '
+                          f'{rank}; samples {", ".join(samples)}', 'current', logging.WARNING)
         if self.skipped_in_a_row >= self.max_skipped_steps:
             raise NonFiniteGradients(f'{self.skipped_in_a_row} steps in a row had no finite gradient; lower the '
                                      'learning rate or look at the samples named above')
 
 
-def cycle(dataloader: DataLoader) -> Iterator:
-    """Batches without end; the sampler is told the epoch, so that each epoch has its own order."""
-    epoch = 0
-    while True:
-        for sampler in (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)):
-            if hasattr(sampler, 'set_epoch'):
-                sampler.set_epoch(epoch)
-        yield from dataloader
-        epoch += 1
+class StopInValidation(Hook):
+    """Lets SIGTERM end a validation between two batches, on all ranks at the same one."""
+
+    def __init__(self, stop: StopSignal, device: torch.device):
+        self.stop, self.device = stop, device
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.stop.raise_if_agreed(self.device)
+
+
+def build_dataloader(runner, dataloader: DataLoader | dict) -> DataLoader:
+    """A loader whose place a resumed run finds without reading data; see :class:`ResumableBatchSampler`."""
+    if isinstance(dataloader, dict):
+        dataloader = dict(dict(batch_sampler=dict(type=ResumableBatchSampler)), **dataloader)
+        dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
+    if not isinstance(dataloader.batch_sampler, ResumableBatchSampler):
+        raise ValueError(f'the loop needs a ResumableBatchSampler, not {type(dataloader.batch_sampler).__name__}: '
+                         'remove batch_sampler from the dataloader')
+    return dataloader
 
 
 class Stopwatch:

@@ -1,19 +1,12 @@
-"""Referring segmentation by the ``forced`` protocol: the answer is given, only the mask is predicted.
+"""Scores of referring segmentation."""
 
-Fast, for monitoring. It is not the protocol of published numbers, in which the model must say ``[SEG]`` itself.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
-import torch.nn.functional as F
-
-from llava_sam2 import prompts
-from llava_sam2.model import VideoLLaVASAMModel
-from llava_sam2.rows import segmentation_row
-
-FORCED_ANSWER = prompts.SEGMENTATION_ANSWERS[0]
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
 
 
 @dataclass
@@ -40,40 +33,45 @@ class MaskScores:
         return sum(values) / max(1, len(values))
 
 
-@torch.no_grad()
-def predict_forced(base: VideoLLaVASAMModel, data: dict) -> torch.Tensor:
-    """Mask logits (R, G, G) of a collated batch with captions, with the answer given."""
-    images = base.encode(data['pixel_values'], data['g_pixel_values'])
-    rows = [
-        segmentation_row(
-            base.vocabulary, base.config.num_image_tokens, int(data['image2'][row]), prompts.phrase(caption),
-            prompts.EVALUATION_QUESTION, FORCED_ANSWER,
-        )
-        for row, caption in enumerate(data['captions'])
-    ]
-    batch, hidden_states = base.read(rows, images)
-    logits = base.segment(batch, hidden_states, images)
-    return F.interpolate(logits[:, None].float(), size=data['masks2'].shape[-2:], mode='bilinear')[:, 0]
+@METRICS.register_module()
+class ReferringMetric(BaseMetric):
+    """cIoU and gIoU of the masks of ``forward(mode='predict')``, at the grounding resolution.
 
+    Figures: ``giou`` and ``ciou``, and ``ciou_<kind>`` for each kind of expression that the data set tells apart.
 
-def evaluate_referring(model, dataloader: Iterable) -> dict[str, float]:
-    """cIoU and gIoU over a loader of captioned samples, at the grounding resolution.
+    Ranks exchange whole numbers of pixels, so the figures are the same for any number of them if the predictions are
+    (``GlobalBatchSampler``). An expression counts once however often it comes: the last turn of a sampler may repeat
+    some, and an unreadable sample is replaced by another one.
 
     Args:
-        model: a ``DualLoopModel`` or a ``VideoLLaVASAMModel``; it is put into evaluation mode and back.
-
-    Returns:
-        ``ciou`` and ``giou``, and ``ciou_<kind>`` for each kind of expression that the data set tells apart.
+        prefix: stands before the names of the figures in the log.
     """
-    base = getattr(model, 'base', model)
-    training = model.training
-    model.eval()
-    scores = {'': MaskScores()}
-    for batch in dataloader:
-        data = model.data_preprocessor(batch, training=False)['data']
-        predicted = predict_forced(base, data) > 0
-        for row, kind in enumerate(data['kinds']):
+
+    default_prefix = 'held_out'
+
+    def __init__(self, prefix: str | None = None):
+        # 'gpu' gathers through the process group, gloo's too; 'cpu' through files below the current folder, which the
+        # machines of a run need not share.
+        super().__init__(collect_device='gpu', prefix=prefix)
+
+    def process(self, data_batch: Mapping, data_samples: Sequence[torch.Tensor]) -> None:
+        """Keep a batch's pixels as one result; ``data_samples`` are R predicted masks (G, G), bool."""
+        predicted = torch.stack(list(data_samples))
+        scores = MaskScores()
+        scores.add(predicted, data_batch['masks2'].to(predicted.device))
+        names = (data_batch[key] for key in ('sources', 'sample_ids', 'kinds'))
+        # Ranks' results are interleaved and cut to as many as there are samples: what is cut off are repeated batches.
+        self.results.append(list(zip(*names, scores.intersections, scores.unions, strict=True)))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Figures of all ranks' results."""
+        expressions = {}
+        for source, sample_id, kind, intersection, union in chain.from_iterable(results):
+            expressions.setdefault((source, sample_id), (kind, intersection, union))
+        scores = {'': MaskScores()}
+        for kind, intersection, union in expressions.values():
             for key in {'', f'_{kind}'} if kind else {''}:
-                scores.setdefault(key, MaskScores()).add(predicted[row, None], data['masks2'][row, None])
-    model.train(training)
-    return {'giou': scores[''].giou} | {f'ciou{key}': scores[key].ciou for key in sorted(scores)}
+                of_kind = scores.setdefault(key, MaskScores())
+                of_kind.intersections.append(intersection)
+                of_kind.unions.append(union)
+        return {'giou': scores[''].giou} | {f'ciou{key}': scores[key].ciou for key in sorted(scores)}

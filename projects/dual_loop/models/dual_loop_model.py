@@ -1,7 +1,7 @@
 """The two closed loops over one base model."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModel
@@ -79,20 +79,20 @@ class DualLoopModel(BaseModel):
         return state
 
     def forward(self, data: Mapping | None, data_samples: Mapping | Sequence | None = None, mode: str = 'loss'):
-        """One entry for every pass of training.
+        """One entry for every pass of training and validation.
 
         Args:
             data: a collated batch, None for ``surrogate``.
-            data_samples: for the loops ``dict(step=int, preview=bool)``; for ``surrogate`` the combined gradients, one
-                per trainable in the order of :meth:`trainables`.
-            mode: ``loop1``, ``loop2``, ``loss`` (plain supervised training), or ``surrogate`` (a scalar whose gradient
-                is the given one).
+            data_samples: for the loops a dict of their further arguments; for ``surrogate`` the combined gradients,
+                one per trainable in the order of :meth:`trainables`.
+            mode: ``loop1``, ``loop2``, ``loss`` (plain supervised training), ``predict`` (a mask for each row, by the
+                student), or ``surrogate`` (a scalar whose gradient is the given one).
         """
         if mode == 'surrogate':
             parameters = self.trainables().values()
             return sum((p * gradient.to(p.dtype)).sum() for p, gradient in zip(parameters, data_samples, strict=True))
-        if mode == 'loss':
-            return self.base(data, data_samples, mode='loss')
+        if mode in ('loss', 'predict'):
+            return self.base(data, data_samples, mode=mode)
         if mode == 'loop1':
             return self.loop1(data, **data_samples)
         if mode == 'loop2':
@@ -101,12 +101,20 @@ class DualLoopModel(BaseModel):
 
     # -- loop 1: mask to caption to mask --------------------------------------------------------------------------
 
-    def loop1(self, data: Mapping, step: int, preview: bool = False) -> dict:
+    def loop1(
+        self, data: Mapping, step: int, preview: bool = False, poll: Callable[[], None] | None = None
+    ) -> dict:
         """Find mask 2 in image 2 from a caption of mask 1 in image 1.
 
         Rows with a human sentence put it straight into the slot. The other rows are described by the teacher, the
         description is corrupted, the student predicts the caption from it, and the bridge makes the prediction the
         text of the slot; the gradient of mask 2 flows back through it.
+
+        Args:
+            data: a collated batch.
+            step: keys the random draws.
+            preview: keep what the pictures show.
+            poll: called before each token of the teacher; may raise to abandon the step.
 
         Returns:
             ``loss`` with its graph; its parts and the figures of the log as numbers; ``preview`` with pictures.
@@ -125,6 +133,7 @@ class DualLoopModel(BaseModel):
                 [int(data['image1'][row]) for row in pseudo],
                 [data['prompt_masks'][row] for row in pseudo],
                 self.max_caption_len,
+                poll,
             )
             figures['seconds_teacher'] = time.perf_counter() - started
             ids = [self._without_final_stop(decoded.ids) for decoded in taught]
@@ -182,7 +191,7 @@ class DualLoopModel(BaseModel):
             for index, (row, caption) in enumerate(zip(rows, ids))
         ]
         lengths = [len(caption) for caption in ids]
-        logits = list(base.network.logits(torch.cat(spans)).split(lengths))
+        logits = list(base.logits(torch.cat(spans)).split(lengths))
         noise = [base.generator(step, 'gumbel', data['sample_ids'][row]) for row in pseudo]
         bridged = self.bridge(logits, noise, base.network.token_embeddings(), vocabulary)
         denoise = positions_loss(logits, ids, replaced)
@@ -216,7 +225,7 @@ class DualLoopModel(BaseModel):
 
     # -- loop 2: caption to mask' to caption ----------------------------------------------------------------------
 
-    def loop2(self, data: Mapping, step: int, preview: bool = False) -> dict:
+    def loop2(self, data: Mapping, step: int) -> dict:
         """Find mask' from a human caption, then describe mask'; the description is compared with the caption.
 
         mask' enters the second step through the region grid, without gradient.

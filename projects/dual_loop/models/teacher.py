@@ -1,6 +1,6 @@
 """The EMA teacher: the student's frozen weights with averaged values for the trained caption path."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -51,7 +51,8 @@ class Teacher:
 
     @torch.no_grad()
     def describe(
-        self, images: Images, image_of_row: Sequence[int], regions: Sequence[torch.Tensor], max_caption_len: int
+        self, images: Images, image_of_row: Sequence[int], regions: Sequence[torch.Tensor], max_caption_len: int,
+        poll: Callable[[], None] | None = None,
     ) -> list[Decoded]:
         """Greedy captions of regions.
 
@@ -60,6 +61,7 @@ class Teacher:
             image_of_row: index of each row's image.
             regions: (grid, grid) bool per row.
             max_caption_len: tokens at most.
+            poll: called before each token; may raise to abandon the decoding.
 
         Returns:
             Per row, at least one token: a caption may not begin with the terminator.
@@ -69,15 +71,16 @@ class Teacher:
             caption_row(vocabulary, student.config.num_image_tokens, image, region.cpu(), [])
             for image, region in zip(image_of_row, regions)
         ]
-        with self.active():
+        with self.active(), student.precision():
             return greedy_decode(
                 student.network,
                 student.pad(rows, side='left'),
-                student.network.mlp1(images.vision),
+                student.project(images),
                 vocabulary,
                 max_caption_len,
                 forbidden=vocabulary.special,
                 forbidden_first=vocabulary.cannot_begin,
+                poll=poll,
             )
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, held_out_image_ids
 from dual_loop.demo import ensure_demo_data, generation, make_demo_data
 from dual_loop.demo.rendering import draw_scene
 
@@ -37,7 +38,7 @@ def test_more_images_begin_with_the_same_ones(tmp_path):
 def test_seeds_and_sources_share_no_picture():
     pictures = [draw_scene(generation.scene_rng(seed, source, index))[1].tobytes()
                 for seed in (0, 1) for source in generation.SOURCES for index in range(3)]
-    assert len(set(pictures)) == len(pictures) == 2 * 7 * 3
+    assert len(set(pictures)) == len(pictures) == 2 * 12 * 3
     numbers = [source.number for source in generation.SOURCES.values()]
     assert len({*numbers, generation.CORPUS_SOURCE}) == len(numbers) + 1
 
@@ -66,6 +67,25 @@ def test_some_sources_are_the_same_as_among_all(tmp_path, demo_root):
     assert all(everything[name] == digest for name, digest in some.items() if name != 'manifest.json')
     with pytest.raises(ValueError, match='was asked for: remove the folder'):
         ensure_demo_data(tmp_path / 'some', images=24, seed=3)
+
+
+def test_sources_by_their_own_names(tmp_path, demo_root):
+    """What the real mixture has beyond the default, beside it and without changing it."""
+    names = ['sav', 'sa1b', 'openimages', 'refcoco', 'dam']
+    more = ['refcoco+', 'refcocog', 'dam_Mapillary', 'dam_OpenImages', 'dam_PACO']
+    root = make_demo_data(tmp_path / 'data', images=24, seed=3, workers=1, progress=False, sources=names + more)
+    everything, default = digests(root), digests(demo_root)
+    assert all(everything[name] == digest for name, digest in default.items() if name != 'manifest.json')
+    for split in ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO'):
+        samples = DescribeAnythingDataset(root / 'dam', split=split, image_size=56, grounding_size=64)
+        assert len(samples) >= 6 and samples[0]['caption'] and not samples.quarantine.count
+    held_out = set(held_out_image_ids(root / 'ref_seg'))
+    for dataset, split_by, test in (('refcoco+', 'unc', 'testB'), ('refcocog', 'umd', 'test')):
+        for split in ('train', 'val', test):
+            samples = RefCOCODataset(root / 'ref_seg', dataset=dataset, split=split, split_by=split_by, image_size=56,
+                                     grounding_size=64)
+            assert held_out.isdisjoint(samples.index['image']) == (split == 'train')
+            assert set(samples.index['kind']) == ({'attribute'} if dataset == 'refcoco+' else {'attribute', 'relation'})
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path):

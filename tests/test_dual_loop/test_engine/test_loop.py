@@ -7,9 +7,10 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from dual_loop.datasets import collate_samples
+from dual_loop.engine.data_order import ResumableBatchSampler
 from dual_loop.engine.loop import DualLoopTrainLoop, NonFiniteGradients
 
 CAPTION = 'A small red circle with white stripes.'
@@ -32,13 +33,16 @@ def make_loop(build_loops, make_sample, tmp_path, monkeypatch):
         # Four samples each: masks without captions and one human sentence for loop 1, descriptions for loop 2.
         first = Samples(make_sample(key, caption='red circle' if key == 3 else None, pair=key == 0) for key in range(4))
         second = Samples(make_sample(key + 50, caption=CAPTION, describes=True) for key in range(4))
-        loaders = [DataLoader(data, batch_size, collate_fn=collate_samples) for data in (first, second)]
+        loaders = [
+            DataLoader(data, batch_sampler=ResumableBatchSampler(SequentialSampler(data), batch_size),
+                       collate_fn=collate_samples) for data in (first, second)
+        ]
         calls = []
         runner = SimpleNamespace(
-            cfg=Config({}), model=model, work_dir=str(tmp_path), seed=0,
+            cfg=Config({}), model=model, work_dir=str(tmp_path), seed=0, val_loop=None, _resume=False,
             message_hub=MessageHub(f'loop{id(model)}'),
             optim_wrapper=OptimWrapper(torch.optim.SGD(model.trainables().values(), lr=1.0)),
-            call_hook=lambda name, **kwargs: calls.append((name, kwargs)),
+            call_hook=lambda name, **kwargs: calls.append((name, kwargs)), register_hook=lambda hook: None,
         )
         options = dict(max_steps=1, surgery=dict(max_grad_norm=None)) | options
         loop = DualLoopTrainLoop(runner, loaders[0], loaders[1], **options)
@@ -127,17 +131,4 @@ def test_too_many_skipped_steps_end_the_run(make_loop, monkeypatch):
     monkeypatch.setattr(loop.raw_model, 'loop2', lambda data, **kwargs: original(data, **kwargs) | dict(
         loss=original(data, **kwargs)['loss'] * float('inf')))
     with pytest.raises(NonFiniteGradients, match='2 steps in a row'):
-        loop.run()
-
-
-def test_untrained_seg_rows_are_refused(make_loop, build_loops):
-    loop, _, _ = make_loop(model=build_loops())
-    with pytest.raises(ValueError, match=r'\[SEG\].*random and frozen.*pretrained'):
-        loop.run()
-
-
-def test_clipping_by_the_optimizer_wrapper_is_refused(make_loop):
-    loop, _, _ = make_loop()
-    loop.runner.optim_wrapper.clip_grad_kwargs = dict(max_norm=1.0)
-    with pytest.raises(ValueError, match='max_grad_norm'):
         loop.run()

@@ -1,10 +1,13 @@
 """The two loops on tiny synthetic batches."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dual_loop.engine.flat import FlatLayout
+from dual_loop.engine.surgery import GradientSurgery
 from dual_loop.models.dual_loop_model import predicted_regions
 from llava_sam2 import prompts
 from llava_sam2.generation import Decoded
@@ -44,8 +47,8 @@ def ragged(monkeypatch, model):
     """Captions of 1 to 6 tokens: the teacher's own, cut by the size of the region."""
     describe = model.teacher.describe
 
-    def run(images, image_of_row, regions, length):
-        decoded = describe(images, image_of_row, regions, length)
+    def run(images, image_of_row, regions, *options):
+        decoded = describe(images, image_of_row, regions, *options)
         return [Decoded(one.ids[: 1 + int(region.sum()) % 6], True) for one, region in zip(decoded, regions)]
 
     monkeypatch.setattr(model.teacher, 'describe', run)
@@ -394,6 +397,70 @@ def test_both_steps_of_loop2_train_the_projector(build_loops, make_batch):
     assert caption.abs().sum() > 0 and (both - caption).abs().sum() > 0
 
 
+# -- what surgery is given ------------------------------------------------------------------------------------------
+
+# The decoder is trained through the mask that is selected, its second; softmax does not see a bias that all keys share.
+WITHOUT_GRADIENT = re.compile(r'output_hypernetworks_mlps\.[023]\.|mask_decoder\..*k_proj\.bias')
+
+
+@pytest.mark.parametrize('loop', ['loop1', 'loop2'])
+def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(build_loops, make_batch, loop):
+    batch, found = make_batch(*SAMPLES[loop]), []
+    for checkpointing in (False, True):
+        model = build_loops(base=dict(checkpointing=checkpointing), denoise_weight=0.5).train()
+        layout = FlatLayout.from_params(model.trainables().items())
+        layer, calls = model.base.network.language_model.model.layers[0], []
+        layer.self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+        loss = model(batch, dict(step=0), mode=loop)['loss']
+        forward = calls.count(True)
+        grads = torch.autograd.grad(loss, list(model.trainables().values()), allow_unused=True)
+        assert (calls.count(True) > forward) == checkpointing  # recomputed indeed
+        for name, group, grad in zip(layout.names, layout.groups, grads):
+            assert (grad is not None) == (int(loop[-1]) in layout.loops[group]), name
+            if grad is not None:
+                assert grad.isfinite().all(), name
+                assert (grad.abs().max() > 1e-8) != bool(WITHOUT_GRADIENT.search(name)), name
+        found.append([grad for grad in grads if grad is not None])
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('loop', [1, 2])
+@pytest.mark.parametrize('trainable, message', [
+    (('mlp1', 'text_hidden_fcs', 'mask_decoder'), 'use_reentrant=True, torch.utils.checkpoint is incompatible'),
+    # The input of the language model needs no gradient then: torch gives None for LoRA without a word, and loop 2,
+    # which trains nothing else, loses its graph.
+    (('text_hidden_fcs', 'mask_decoder'), 'no gradient to .*lora_.*checkpointing is reentrant|does not require grad'),
+])
+def test_reentrant_checkpointing_never_goes_unnoticed(build_loops, make_batch, loop, trainable, message):
+    model = build_loops(base=dict(trainable=trainable)).train()
+    model.base.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=True))
+    layout = FlatLayout.from_params(model.trainables().items())
+    loss = model(make_batch(*SAMPLES[f'loop{loop}']), dict(step=0), mode=f'loop{loop}')['loss']
+    with pytest.raises(RuntimeError, match=message):
+        grads = torch.autograd.grad(loss, list(model.trainables().values()), allow_unused=True)
+        layout.accumulate_(layout.new_buffer(), grads, 1.0, loop)
+
+
+def test_sum_of_the_loops_gradients_is_one_backward_of_the_summed_loss(build_loops, make_batch):
+    model = build_loops(denoise_weight=0.5).train()
+    parameters, layout = list(model.trainables().values()), FlatLayout.from_params(model.trainables().items())
+    batches = {loop: make_batch(*SAMPLES[f'loop{loop}']) for loop in (1, 2)}
+
+    def loss(loop):
+        return model(batches[loop], dict(step=0), mode=f'loop{loop}')['loss']
+
+    buffers = {loop: layout.new_buffer() for loop in (1, 2)}
+    for loop, buffer in buffers.items():
+        layout.accumulate_(buffer, torch.autograd.grad(loss(loop), parameters, allow_unused=True), 1.0, loop)
+    combined, _ = GradientSurgery('sum', max_grad_norm=None).combine(buffers[1], buffers[2], layout)
+    assert torch.equal(combined, buffers[1] + buffers[2])
+    (loss(1) + loss(2)).backward()
+    together = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    assert (combined - together).norm() <= 1e-6 * together.norm()
+    assert all(buffer.norm() > 0.1 * together.norm() for buffer in buffers.values())
+
+
 # -- the model's face -----------------------------------------------------------------------------------------------
 
 
@@ -410,6 +477,13 @@ def test_surrogate_has_the_given_gradient(build_loops):
 def test_plain_training_is_the_bases(build_loops, make_batch):
     model, batch = build_loops().eval(), make_batch(*SAMPLES['loop2'])
     assert model(batch)['loss_mask'] == model.base.supervised_losses(batch, 0)['loss_mask']
+
+
+def test_predictions_are_the_students(build_loops, make_batch):
+    model, batch = build_loops().eval(), make_batch(*SAMPLES['loop2'])
+    expected = model.base.forced_masks(batch)
+    model.teacher.set_values({name: value + 1 for name, value in model.base.trainables().items()})
+    assert torch.equal(torch.stack(model.val_step(batch)), expected)
 
 
 def test_checkpoints_hold_what_was_trained_unless_the_rest_is_random(build_loops):

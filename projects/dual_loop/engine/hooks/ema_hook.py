@@ -4,7 +4,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from dual_loop.engine.checkpoints import read_trained, resumed_from
 from dual_loop.engine.ema import ExponentialMovingAverage
+from dual_loop.engine.masters import master_weights
 
 
 @HOOKS.register_module()
@@ -15,7 +17,7 @@ class TeacherEMAHook(Hook):
         decay: largest decay; it starts lower, see :class:`ExponentialMovingAverage`.
     """
 
-    # After the optimizer step, before LoggerHook reads the scalars and CheckpointHook saves.
+    # After the optimizer step, before LoggerHook reads the scalars and the checkpoint is saved.
     priority = 'NORMAL'
 
     def __init__(self, decay: float = 0.999):
@@ -24,28 +26,45 @@ class TeacherEMAHook(Hook):
         self._restored: dict | None = None
 
     def before_train(self, runner) -> None:
-        base = _raw(runner.model).base
-        self.ema = ExponentialMovingAverage(base.trainables().items(), self.decay)
-        if self._restored is not None:
+        """Start the average at the weights, or go on with the one in the checkpoint.
+
+        Raises:
+            ValueError: the checkpoint to resume from has no average.
+        """
+        self.ema = ExponentialMovingAverage(_masters(runner), self.decay)
+        path = resumed_from(runner)
+        if path is not None:
+            if path.is_dir():  # DeepSpeed tells no hook what it loads
+                trained = read_trained(path)
+                self._restored = dict(values=trained.ema, num_updates=trained.ema_updates)
+            if not self._restored or not self._restored['values']:
+                raise ValueError(f'{path} holds no EMA values, so its teacher cannot go on: resume a checkpoint of a '
+                                 'run with TeacherEMAHook, or remove the hook from custom_hooks')
             self.ema.load_state_dict(self._restored)
             self._restored = None
         self._write_teacher(runner)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        base = _raw(runner.model).base
+        masters = dict(_masters(runner))
         if runner.message_hub.get_info('stepped'):
-            self.ema.update(base.trainables().items())
+            self.ema.update(masters.items())
             self._write_teacher(runner)
-        runner.message_hub.update_scalar('train/teacher_distance', self.ema.distance(base.trainables().items()))
+        runner.message_hub.update_scalar('train/teacher_distance', self.ema.distance(masters.items()))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['ema'] = self.ema.state_dict()
+        state = self.ema.state_dict()
+        checkpoint['ema'] = state | dict(values={name: value.cpu() for name, value in state['values'].items()})
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._restored = checkpoint.get('ema')
 
     def _write_teacher(self, runner) -> None:
-        _raw(runner.model).teacher.set_values(self.ema.values)
+        teacher = _raw(runner.model).teacher
+        teacher.set_values({name.removeprefix('base.'): value for name, value in self.ema.values.items()})
+
+
+def _masters(runner):
+    return master_weights(_raw(runner.model).trainables().items())
 
 
 def _raw(model):

@@ -1,41 +1,52 @@
 """Measures masks on held-out expressions before and after training."""
 
+import logging
+
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from dual_loop.evaluation.referring import evaluate_referring
+from dual_loop.evaluation.referring import ReferringMetric
 
 
 @HOOKS.register_module()
 class HeldOutHook(Hook):
-    """Evaluate referring segmentation on held-out data at the beginning and at the end of a run.
+    """Run the validation loop at the beginning and at the end of a run and keep its two results.
 
-    The figures go to the message hub as ``held_out_before`` and ``held_out_after``.
-
-    Args:
-        dataloader: of held-out samples with captions.
+    The figures go to the message hub as ``held_out_before`` and ``held_out_after``, and with it into checkpoints: a
+    resumed run takes the first from there. Without ``val_dataloader``, ``val_cfg`` and ``val_evaluator`` in the config
+    the hook does nothing. A train loop that validates by itself after the last step is not asked again.
     """
 
     # Before the report, which shows the figures.
     priority = 'LOW'
 
-    def __init__(self, dataloader: dict):
-        self.dataloader = dataloader
+    def __init__(self):
+        #: Step and figures of the latest validation.
+        self._latest: tuple[int, dict[str, float]] | None = None
 
     def before_train(self, runner) -> None:
-        self.dataloader = runner.build_dataloader(self.dataloader, seed=runner.seed)
-        self._evaluate(runner, 'before')
+        self._latest = None
+        if runner.val_loop is None or 'held_out_before' in runner.message_hub.runtime_info:
+            return
+        if runner.iter > 0:
+            print_log(f'the checkpoint of step {runner.iter} has no held-out figures from before training, so the '
+                      'report will not compare', 'current', logging.WARNING)
+            return
+        runner.val_loop.run()
+        self._keep(runner, 'before')
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        self._latest = runner.iter, metrics
 
     def after_train(self, runner) -> None:
-        self._evaluate(runner, 'after')
+        if runner.val_loop is None:
+            return
+        if self._latest is None or self._latest[0] != runner.iter:
+            runner.val_loop.run()
+        self._keep(runner, 'after')
 
-    def _evaluate(self, runner, moment: str) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        figures = evaluate_referring(model, self.dataloader)
+    def _keep(self, runner, moment: str) -> None:
+        prefix = f'{ReferringMetric.default_prefix}/'
+        figures = {name.removeprefix(prefix): value for name, value in self._latest[1].items()}
         runner.message_hub.update_info(f'held_out_{moment}', figures)
-        shown = ', '.join(f'{name} {value:.3f}' for name, value in figures.items())
-        print_log(f'held-out masks {moment} training: {shown}', 'current')
-        for name, value in figures.items():
-            runner.visualizer.add_scalar(f'held_out/{name}', value, step=runner.iter)

@@ -31,8 +31,11 @@ class PictureHook(Hook):
 
     @master_only
     def before_train(self, runner) -> None:
-        if runner.iter == 0:  # the pictures of an earlier run in this folder are not of this one
-            (Path(runner.work_dir) / 'pictures' / INDEX).unlink(missing_ok=True)
+        index = Path(runner.work_dir) / 'pictures' / INDEX
+        if index.is_file():  # steps to come are of an earlier run in this folder, or were taken back
+            lines = index.read_text(encoding='utf-8').splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)['step'] <= runner.iter]
+            index.write_text(''.join(kept), encoding='utf-8')
 
     @master_only
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:

@@ -14,7 +14,7 @@ _PHASES = ('data', 'teacher', 'loop1', 'loop2', 'surgery', 'optimizer')
 
 @LOG_PROCESSORS.register_module()
 class ProgressLine(LogProcessor):
-    """Losses of both loops, the cosine of their gradients, seconds per phase and the time left.
+    """Losses of both loops, the cosine of their gradients, seconds per phase and the time left; validation figures.
 
     Args:
         window_size: steps that each shown value is the mean of; set it to the logging interval.
@@ -27,7 +27,7 @@ class ProgressLine(LogProcessor):
         tag, line = super().get_log_after_iter(runner, batch_idx, mode)
         if mode != 'train' or 'loop1/loss' not in tag:
             return tag, line
-        fields = [f'step {tag["iter"]:>{len(str(runner.max_iters))}}/{runner.max_iters}']
+        fields = [_step(tag['iter'], runner.max_iters)]
         for title, names in _LOSSES.items():
             prefix = title.replace(' ', '') + '/'
             shown = [f'{name} {tag[prefix + name]:.3f}' for name in names if prefix + name in tag]
@@ -39,3 +39,25 @@ class ProgressLine(LogProcessor):
         if 'eta' in runner.message_hub.runtime_info:
             fields.append(f'eta {timedelta(seconds=int(runner.message_hub.get_info("eta")))}')
         return tag, ' | '.join(fields)
+
+    def get_log_after_epoch(
+        self, runner, batch_idx: int, mode: str, with_non_scalar: bool = False
+    ) -> tuple[dict, str]:
+        """The figures of this validation alone; the mean over several that the parent takes would mix their weights.
+
+        Its seconds per batch stay out: the log has those of training under the same names.
+        """
+        tag = {
+            name.removeprefix(f'{mode}/'): buffer.current() for name, buffer in runner.message_hub.log_scalars.items()
+            if name.startswith(f'{mode}/') and name not in (f'{mode}/time', f'{mode}/data_time')
+        }
+        shown: dict[str, list[str]] = {}
+        for name, value in tag.items():
+            prefix, _, figure = name.rpartition('/')
+            shown.setdefault(prefix or mode, []).append(f'{figure} {value:.3f}')
+        fields = [f'{prefix}: ' + ' '.join(figures) for prefix, figures in shown.items()]
+        return tag, ' | '.join([_step(runner.iter, runner.max_iters), *fields])
+
+
+def _step(step: int, steps: int) -> str:
+    return f'step {step:>{len(str(steps))}}/{steps}'

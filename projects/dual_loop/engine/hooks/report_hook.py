@@ -1,5 +1,8 @@
 """The end of a run: a table in the terminal and a page with curves and pictures."""
 
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from mmengine.dist import master_only
@@ -17,15 +20,20 @@ from .picture_hook import read_pictures
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Print first and last values of each loss and write ``work_dir/report.html``."""
+    """Print first and last values of each loss and write ``work_dir/report.html``, of a resumed run from its start."""
 
     # After every hook that measures, draws or logs.
     priority = 'VERY_LOW'
 
+    def before_train(self, runner) -> None:
+        # Every start logs to a folder of its own. The list of them travels with the checkpoint, so that a resumed run
+        # knows its own folders among those of other runs in the work_dir, and the steps that it took back.
+        earlier = runner.message_hub.runtime_info.get('log_folders', [])
+        runner.message_hub.update_info('log_folders', [*earlier, [Path(runner.log_dir).name, runner.iter]])
+
     @master_only
     def after_train(self, runner) -> None:
-        records = read_scalars(Path(runner.log_dir) / 'vis_data' / 'scalars.json')
-        records = [record for record in records if 'loop1/loss' in record]
+        records = read_steps(runner.work_dir, runner.message_hub.get_info('log_folders'))
         before, after = (runner.message_hub.runtime_info.get(f'held_out_{m}', {}) for m in ('before', 'after'))
         held_out = [SummaryRow(f'held-out {name}', before[name], after[name]) for name in before if name in after]
         rows = [row for row in summarise_scalars(records) if row.name.startswith(('loop1/', 'loop2/', 'cosine'))]
@@ -45,3 +53,22 @@ class ReportHook(Hook):
             highlights=held_out,
         )
         print_log(f'pictures and curves: {page.resolve()}', 'current')
+
+
+def read_steps(work_dir: str | Path, log_folders: Sequence[tuple[str, int]]) -> list[dict]:
+    """What was logged of the training steps of one run, in their order.
+
+    Args:
+        work_dir: holds the log folders.
+        log_folders: name of each log folder of the run and the step after which it begins. Its records reach up to
+            the step after which the next one begins; what it has of later steps was lost with them.
+    """
+    records = []
+    for (name, start), (_, end) in pairwise([*log_folders, ('', float('inf'))]):
+        file = Path(work_dir) / name / 'vis_data' / 'scalars.json'
+        if file.is_file():
+            steps = [record for record in read_scalars(file) if 'loop1/loss' in record]
+            records += [record for record in steps if start < record['step'] <= end]
+        elif start < end < float('inf'):
+            print_log(f'no {file}: the report lacks the steps {start + 1} to {end}', 'current', logging.WARNING)
+    return records

@@ -1,0 +1,140 @@
+"""Checkpoints on disk: written whole or not at all, found again, and read without any engine.
+
+A run without DeepSpeed leaves files ``iter_N.pth``, a run with it folders of that name. A folder holds DeepSpeed's own
+files, which only resuming reads, and three plain ones for everything else:
+
+========================  =================================================================
+``trainables.safetensors``  the trained tensors, fp32
+``ema.safetensors``         their averages, fp32
+``state.json``              step, number of EMA updates, seed, world size, config and so on
+========================  =================================================================
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TRAINABLES, EMA, STATE = 'trainables.safetensors', 'ema.safetensors', 'state.json'
+#: Ending of what is being written; nothing reads it.
+PARTIAL = '.partial'
+#: mmengine's name of the file that names the latest checkpoint.
+LATEST = 'last_checkpoint'
+
+
+@dataclass
+class Trained:
+    """What a checkpoint holds besides the state of the optimizer.
+
+    Attributes:
+        step: optimizer steps taken.
+        trainables: name as in the model's ``state_dict`` -> fp32 tensor.
+        ema: the averages under the same names; empty without EMA.
+        ema_updates: updates of the average.
+        run: see :func:`dual_loop.engine.run_state.describe_run`.
+    """
+
+    step: int
+    trainables: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    ema_updates: int
+    run: dict[str, Any]
+
+
+def write_plain_parts(folder: Path, trained: Trained) -> None:
+    """Write the three plain files of a checkpoint folder."""
+    save_file({name: tensor.contiguous().cpu() for name, tensor in trained.trainables.items()}, folder / TRAINABLES)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in trained.ema.items()}, folder / EMA)
+    state = dict(step=trained.step, ema_updates=trained.ema_updates, run=trained.run)
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding='utf-8')
+
+
+def read_trained(path: str | Path) -> Trained:
+    """Read the trained tensors and their averages from a checkpoint of either form, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``, or a part of the folder is missing.
+        ValueError: the file is no checkpoint of the dual loop.
+    """
+    path = Path(path)
+    if path.is_dir():
+        for name in (TRAINABLES, EMA, STATE):
+            if not (path / name).is_file():
+                raise FileNotFoundError(f'{path} has no {name}: it is no whole checkpoint of the dual loop')
+        state = json.loads((path / STATE).read_text(encoding='utf-8'))
+        return Trained(trainables=load_file(path / TRAINABLES), ema=load_file(path / EMA), **state)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no checkpoint {path}')
+    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    if 'state_dict' not in checkpoint or 'meta' not in checkpoint:
+        raise ValueError(f'{path} is no checkpoint of a training run: it has no state_dict and meta')
+    average = checkpoint.get('ema', dict(values={}, num_updates=0))
+    run = checkpoint['message_hub']['runtime_info'].get('run', {})
+    return Trained(checkpoint['meta']['iter'], checkpoint['state_dict'], average['values'], average['num_updates'], run)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a completely written file or folder its name, so that after a power cut it is there whole or not at all."""
+    for path in [*partial.rglob('*'), partial] if partial.is_dir() else [partial]:
+        _sync(path)
+    replaced = final.with_name(f'{final.name}.replaced')
+    remove(replaced)
+    if final.is_dir():  # of an earlier run; a file is replaced by the next line, a folder cannot be
+        final.rename(replaced)
+    partial.replace(final)
+    _sync(final.parent)
+    note = final.with_name(LATEST)
+    fresh = note.with_name(note.name + PARTIAL)
+    fresh.write_text(str(final.absolute()), encoding='utf-8')
+    _sync(fresh)
+    fresh.rename(note)
+    _sync(final.parent)
+    remove(replaced)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path:
+    """The checkpoint that was written last: the one that ``last_checkpoint`` names, else that of the highest step.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    work_dir = Path(work_dir)
+    if (work_dir / LATEST).is_file():
+        noted = work_dir / Path((work_dir / LATEST).read_text(encoding='utf-8').strip()).name
+        if noted.exists():
+            return noted
+    found = [path for path in work_dir.glob('iter_*.pth') if path.stem.removeprefix('iter_').isdecimal()]
+    if not found:
+        raise FileNotFoundError(f'--resume found no checkpoint iter_*.pth in {work_dir}: give its path, or leave '
+                                '--resume out to start anew.')
+    return max(found, key=lambda path: int(path.stem.removeprefix('iter_')))
+
+
+def resumed_from(runner) -> Path | None:
+    """The checkpoint that a runner continues from; None for a new run."""
+    if not (runner._resume and runner._has_loaded):
+        return None
+    return Path(runner._load_from) if runner._load_from else latest_checkpoint(runner.work_dir)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,64 @@
+"""Batches without end from any position: what a resumed run reads next is found by arithmetic, not by reading."""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableBatchSampler(BatchSampler):
+    """Whole batches of a sampler, epoch after epoch, from a given position on.
+
+    Skipping reads sample numbers and never data. An incomplete last batch is left out, so that every rank has as many
+    rows in every step. mmengine's ``InfiniteSampler`` is one endless epoch.
+
+    Args:
+        sampler: gives the sample numbers of this rank.
+        batch_size: samples per batch.
+
+    Raises:
+        ValueError: the sampler gives less than one batch.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int):
+        super().__init__(sampler, batch_size, drop_last=True)
+        self.position = 0
+        if self.batches_per_epoch < 1:
+            raise ValueError(f'the data has {len(sampler)} samples per rank, less than one batch of {batch_size}: '
+                             'lower batch_size, add data or raise its repeats')
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Batches of one epoch; a sampler that never ends has a single one."""
+        return math.inf if isinstance(self.sampler, InfiniteSampler) else len(self)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of the epoch that ``position`` (in batches since the start of training) lies in, from there."""
+        epoch, skipped = (int(part) for part in divmod(self.position, self.batches_per_epoch))
+        if hasattr(self.sampler, 'set_epoch'):  # torch's own sequential one, for example, has no use for it
+            self.sampler.set_epoch(epoch)
+        numbers = islice(iter(self.sampler), skipped * self.batch_size, None)
+        while len(batch := list(islice(numbers, self.batch_size))) == self.batch_size:
+            yield batch
+
+
+def endless_batches(dataloader: DataLoader, position: int) -> Iterator[Any]:
+    """Collated batches of a loader with a :class:`ResumableBatchSampler`, from the ``position``-th on, without end."""
+    order = dataloader.batch_sampler
+    while True:
+        order.position = position
+        for batch in dataloader:
+            position += 1
+            yield batch
+
+
+def end_workers(dataloader: DataLoader) -> None:
+    """End persistent workers at once; when the process exits, torch would wait five seconds for each of them."""
+    if dataloader._iterator is not None:
+        dataloader._iterator._shutdown_workers()
+        dataloader._iterator = None

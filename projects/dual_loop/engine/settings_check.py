@@ -1,0 +1,53 @@
+"""Refuses settings of optimizer and engine that this loop cannot honour, each with its reason."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
+
+
+def check_start(cfg: Config) -> None:
+    """What can be seen from the config alone, before minutes go into building a model.
+
+    Raises:
+        ValueError: ZeRO-3, offload without a GPU, or a checkpoint of the other kind to resume from.
+        FileNotFoundError: no checkpoint at the path to resume from.
+    """
+    engine = (cfg.get('strategy') or {}).get('config')
+    zero = (engine or {}).get('zero_optimization', {})
+    if zero.get('stage', 0) >= 3:
+        raise ValueError('ZeRO-3 cannot train the dual loop: gradient surgery needs two backward passes over weights '
+                         'that ZeRO-3 has freed after the first. Use --deepspeed zero2: only LoRA, projector and mask '
+                         'decoder are trained, so optimizer states are small')
+    if 'offload_optimizer' in zero and not torch.cuda.is_available():
+        raise ValueError('zero2_offload moves optimizer states from a GPU to the host, and there is no GPU: use '
+                         '--deepspeed zero2')
+    if cfg.get('resume') and cfg.get('load_from'):
+        path = Path(cfg.load_from)
+        if not path.exists():
+            raise FileNotFoundError(f'there is no checkpoint {path} to resume from')
+        if path.is_dir() != (engine is not None):
+            written, now = ('with', 'without') if path.is_dir() else ('without', 'with')
+            raise ValueError(f'{path} was written {written} --deepspeed and cannot be resumed {now} it')
+
+
+def check_optimizer_settings(runner) -> None:
+    """Take clipping from DeepSpeed, which would clip a second time, and refuse what the loop itself does.
+
+    Raises:
+        ValueError: the optimizer wrapper accumulates, clips or scales the loss.
+    """
+    engine = getattr(getattr(runner, 'strategy', None), 'config', None)
+    if engine is not None:
+        engine['gradient_clipping'] = 0.0  # xtuner passes 1.0 when the config says nothing
+    settings = runner.cfg.get('optim_wrapper') or {}
+    accumulates = engine['gradient_accumulation_steps'] if engine else settings.get('accumulative_counts', 1)
+    if accumulates != 1:
+        raise ValueError('optim_wrapper.accumulative_counts must be absent: set train_cfg.accumulative_counts instead')
+    if settings.get('clip_grad'):
+        raise ValueError('optim_wrapper.clip_grad must be absent: the loop clips after combining, set '
+                         'train_cfg.surgery.max_grad_norm instead')
+    if settings.get('type') in (AmpOptimWrapper, 'AmpOptimWrapper'):
+        raise ValueError('optim_wrapper.type=AmpOptimWrapper has no effect on the loops: use OptimWrapper, and '
+                         'model.base.dtype="bfloat16" for bf16')

@@ -1,0 +1,62 @@
+"""Writing, publishing and finding checkpoints."""
+
+import json
+
+import pytest
+import torch
+
+from dual_loop.engine.checkpoints import (
+    LATEST, Trained, latest_checkpoint, publish, read_trained, write_plain_parts,
+)
+
+
+def folder(path, text: str):
+    path.mkdir()
+    (path / 'part').write_text(text)
+    return path
+
+
+def test_a_folder_is_read_as_it_was_written(tmp_path):
+    trained = Trained(7, dict(a=torch.randn(2, 3).t()), dict(a=torch.randn(3, 2)), 6, dict(seed=1, config='x = 1\n'))
+    write_plain_parts(tmp_path, trained)
+    again = read_trained(tmp_path)
+    assert torch.equal(again.trainables['a'], trained.trainables['a'])
+    assert torch.equal(again.ema['a'], trained.ema['a'])
+    assert (again.step, again.ema_updates, again.run) == (7, 6, trained.run)
+    assert json.loads((tmp_path / 'state.json').read_text())['step'] == 7
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_1.pth'):
+        read_trained(tmp_path / 'iter_1.pth')
+    with pytest.raises(FileNotFoundError, match='has no trainables.safetensors'):
+        read_trained(tmp_path)
+    torch.save(dict(weights=1), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='other.pth is no checkpoint of a training run'):
+        read_trained(tmp_path / 'other.pth')
+
+
+def test_publishing_replaces_files_and_folders(tmp_path):
+    final = tmp_path / 'iter_2.pth'
+    publish(folder(tmp_path / 'new.partial', 'first'), final)
+    publish(folder(tmp_path / 'new.partial', 'second'), final)
+    assert (final / 'part').read_text() == 'second'
+    file = tmp_path / 'iter_4.pth'
+    for text in ('third', 'fourth'):
+        (tmp_path / 'new.partial').write_text(text)
+        publish(tmp_path / 'new.partial', file)
+    assert file.read_text() == 'fourth'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_2.pth', 'iter_4.pth', LATEST]
+
+
+def test_the_latest_is_the_one_noted_or_that_of_the_highest_step(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no checkpoint iter_'):
+        latest_checkpoint(tmp_path)
+    for name in ('iter_9.pth', 'iter_10.pth', 'iter_11.pth.partial', 'iter_best.pth'):
+        (tmp_path / name).touch()
+    assert latest_checkpoint(tmp_path).name == 'iter_10.pth'
+    # A fresh run in the folder of an older and longer one; the folder may have been moved since.
+    (tmp_path / LATEST).write_text('/elsewhere/iter_9.pth')
+    assert latest_checkpoint(tmp_path) == tmp_path / 'iter_9.pth'
+    (tmp_path / 'iter_9.pth').unlink()
+    assert latest_checkpoint(tmp_path).name == 'iter_10.pth'

@@ -1,0 +1,70 @@
+"""Batches from any position against reading everything from the start."""
+
+from itertools import islice
+
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from torch.utils.data import DataLoader, Dataset
+from xtuner.dataset.samplers import LengthGroupedSampler
+
+from dual_loop.engine.data_order import ResumableBatchSampler, endless_batches
+
+
+class Numbers(Dataset):
+    """Gives its index, and remembers which ones were read in this process."""
+
+    def __init__(self, length: int):
+        self.length, self.read = length, []
+        self.modality_length = [1 + (7 * index) % 5 for index in range(length)]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        self.read.append(index)
+        return index
+
+
+SAMPLERS = {
+    'default': lambda data: DefaultSampler(data, shuffle=True, seed=3),
+    'infinite': lambda data: InfiniteSampler(data, shuffle=True, seed=3),
+    'length grouped': lambda data: LengthGroupedSampler(data, 4, length_property='modality_length', seed=3),
+}
+
+
+def read(kind: str, position: int, count: int, workers: int = 0, length: int = 17) -> tuple[list, list[int]]:
+    data = Numbers(length)
+    loader = DataLoader(data, batch_sampler=ResumableBatchSampler(SAMPLERS[kind](data), 4), num_workers=workers,
+                        persistent_workers=workers > 0)
+    return [batch.tolist() for batch in islice(endless_batches(loader, position), count)], data.read
+
+
+@pytest.mark.parametrize('kind', SAMPLERS)
+def test_goes_on_where_it_stopped(kind):
+    whole, _ = read(kind, 0, 14)  # three epochs of 4 or 5 batches
+    assert len({tuple(batch) for batch in whole}) > 10, 'every epoch has an order of its own'
+    for position in range(12):
+        rest, loaded = read(kind, position, 14 - position)
+        assert rest == whole[position:]
+        assert loaded == sum(rest, []), 'skipped samples are not loaded'
+
+
+@pytest.mark.parametrize('kind', ['default', 'length grouped'])
+def test_the_number_of_workers_changes_nothing(kind):
+    assert read(kind, 3, 7, workers=2)[0] == read(kind, 3, 7)[0]
+
+
+def test_epochs_leave_out_the_incomplete_batch_and_differ():
+    batches, _ = read('default', 0, 8, length=19)  # DefaultSampler: 19 samples, 4 whole batches
+    first, second = batches[:4], batches[4:]
+    assert all(len(batch) == 4 for batch in batches)
+    assert all(len(set(sum(epoch, []))) == 16 for epoch in (first, second)) and first != second
+    order = torch.randperm(19, generator=torch.Generator().manual_seed(3)).tolist()
+    assert first == [order[start : start + 4] for start in range(0, 16, 4)]
+
+
+def test_less_than_a_batch_is_an_error():
+    data = Numbers(3)
+    with pytest.raises(ValueError, match='3 samples per rank, less than one batch of 4: lower batch_size'):
+        ResumableBatchSampler(DefaultSampler(data), 4)

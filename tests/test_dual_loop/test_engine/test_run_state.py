@@ -1,0 +1,61 @@
+"""A resumed run must be the one that was interrupted."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import ConcatDataset, DataLoader
+
+from dual_loop.engine.data_order import ResumableBatchSampler
+from dual_loop.engine.run_state import check_continuation, describe_run
+
+PATH = Path('work/iter_4.pth')
+
+
+class Source(list):
+    """A list is a map-style data set."""
+
+    def __init__(self, source: str, length: int):
+        super().__init__(range(length))
+        self.source = source
+
+
+def describe(seed: int = 0, lengths: tuple = (8, 4), batch_size: int = 2, accumulative_counts: int = 1,
+             weights: str = 'abc', **settings) -> dict:
+    data = ConcatDataset([Source('sav', lengths[0]), Source('refcoco', lengths[1])])
+    loader = DataLoader(data, batch_sampler=ResumableBatchSampler(DefaultSampler(data), batch_size))
+    config = Config(dict(lr=1e-3, work_dir='here', resume=False) | settings)
+    return describe_run(config, seed, {1: loader, 2: loader}, accumulative_counts, weights)
+
+
+def test_the_same_run_has_no_differences():
+    assert check_continuation(PATH, describe(), describe(work_dir='there', resume=True, load_from='x')) == []
+
+
+def test_other_settings_are_shown():
+    assert check_continuation(PATH, describe(), describe(lr=2e-3)) == ['-lr = 0.001', '+lr = 0.002']
+
+
+@pytest.mark.parametrize(('change', 'named'), [
+    (dict(seed=1), 'seed was 0 and is 1'),
+    (dict(batch_size=4), r"batch_size was \{'loop 1': 2"),
+    (dict(accumulative_counts=2), 'accumulative_counts was 1 and is 2'),
+    (dict(lengths=(8, 5)), 'data was .*refcoco: 4 samples.* and is .*refcoco: 5 samples'),
+    (dict(weights='def'), 'weights was abc and is def'),
+])
+def test_what_would_change_the_run_is_refused(change, named):
+    with pytest.raises(ValueError, match=f'{PATH} cannot be resumed exactly: {named}.*without --resume'):
+        check_continuation(PATH, describe(), describe(**change))
+
+
+def test_another_world_size_is_refused(monkeypatch):
+    before = describe()
+    monkeypatch.setattr('dual_loop.engine.run_state.get_world_size', lambda: 2)
+    with pytest.raises(ValueError, match='world_size was 1 and is 2'):
+        check_continuation(PATH, before, describe())
+
+
+def test_a_checkpoint_of_another_loop_is_refused():
+    with pytest.raises(ValueError, match='does not say what it was trained on'):
+        check_continuation(PATH, None, describe())

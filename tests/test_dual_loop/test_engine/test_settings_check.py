@@ -1,0 +1,64 @@
+"""Settings that the loop cannot honour are refused with the reason."""
+
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+from dual_loop.engine.settings_check import check_optimizer_settings, check_start
+
+
+def zero(stage: int, **options) -> dict:
+    return dict(strategy=dict(config=dict(zero_optimization=dict(stage=stage, **options))))
+
+
+def test_zero_3_is_refused_with_the_reason():
+    check_start(Config(zero(2)))
+    with pytest.raises(ValueError, match='two backward passes.*Use --deepspeed zero2'):
+        check_start(Config(zero(3)))
+
+
+def test_offload_needs_a_gpu(monkeypatch):
+    offload = Config(zero(2, offload_optimizer=dict(device='cpu')))
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    check_start(offload)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(ValueError, match='there is no GPU: use --deepspeed zero2'):
+        check_start(offload)
+
+
+def test_a_checkpoint_resumes_in_the_mode_it_was_written_in(tmp_path):
+    (tmp_path / 'iter_2.pth').touch()
+    (tmp_path / 'iter_4.pth').mkdir()
+    resume = lambda name: dict(resume=True, load_from=str(tmp_path / name))
+    check_start(Config(resume('iter_2.pth')))
+    check_start(Config(resume('iter_4.pth') | zero(2)))
+    with pytest.raises(ValueError, match='iter_2.pth was written without --deepspeed and cannot be resumed with it'):
+        check_start(Config(resume('iter_2.pth') | zero(2)))
+    with pytest.raises(ValueError, match='iter_4.pth was written with --deepspeed and cannot be resumed without it'):
+        check_start(Config(resume('iter_4.pth')))
+    with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_6.pth'):
+        check_start(Config(resume('iter_6.pth')))
+
+
+def runner(engine: dict | None = None, **optim_wrapper):
+    strategy = SimpleNamespace(config=engine) if engine else SimpleNamespace()
+    return SimpleNamespace(cfg=Config(dict(optim_wrapper=optim_wrapper)), strategy=strategy)
+
+
+def test_deepspeed_does_not_clip_a_second_time():
+    engine = dict(gradient_clipping=1.0, gradient_accumulation_steps=1)
+    check_optimizer_settings(runner(engine, type='DeepSpeedOptimWrapper'))
+    assert engine['gradient_clipping'] == 0.0
+
+
+@pytest.mark.parametrize(('arguments', 'named'), [
+    (dict(type=OptimWrapper, clip_grad=dict(max_norm=1.0)), 'train_cfg.surgery.max_grad_norm'),
+    (dict(type=OptimWrapper, accumulative_counts=2), 'train_cfg.accumulative_counts'),
+    (dict(engine=dict(gradient_accumulation_steps=2), type='DeepSpeedOptimWrapper'), 'train_cfg.accumulative_counts'),
+    (dict(type=AmpOptimWrapper), 'model.base.dtype'),
+])
+def test_what_the_loop_does_itself_is_refused(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        check_optimizer_settings(runner(**arguments))
