@@ -209,9 +209,8 @@ class DualLoopTrainLoop(BaseLoop):
                 self.skip(stats, finite_here, data)
         # The EMA follows only steps that really happened.
         self.runner.message_hub.update_info('stepped', stats.finite)
-        if teacher := outputs.pop('loop1/seconds_teacher', None):
-            seconds.phases['loop1'] -= teacher * self.accumulative_counts
-            seconds.phases['teacher'] = teacher * self.accumulative_counts
+        seconds.phases['teacher'] = outputs.pop('loop1/seconds_teacher') * self.accumulative_counts
+        seconds.phases['loop1'] -= seconds.phases['teacher']
         outputs |= stats.scalars()
         outputs |= {f'seconds/{phase}': value for phase, value in seconds.phases.items()}
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data, outputs=outputs)

@@ -124,8 +124,10 @@ class DualLoopModel(BaseModel):
         pseudo = [row for row, caption in enumerate(captions) if caption is None]
         soft: dict[int, torch.Tensor] = {}
         parts: dict[str, torch.Tensor] = {}
-        figures: dict[str, float] = {}
+        figures: dict[str, float] = dict(seconds_teacher=0.0)
         weights = usable_weights(data)
+        if self.bridge is not None:
+            parts['denoise'] = weights.new_zeros(())  # what human sentences contribute
         if pseudo:
             started = time.perf_counter()
             taught = self.teacher.describe(

@@ -1,0 +1,92 @@
+"""Signals that reach a process of a run at a chosen place, as a cluster sends them at any."""
+
+import os
+import signal
+from unittest import mock
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+#: Where the signal arrives.
+PLACES = ('passes', 'decoding', 'update', 'validation', 'writing', 'deleting')
+
+
+@HOOKS.register_module()
+class SignalAt(Hook):
+    """Send ``signal`` to the process of ``rank`` in the step with index ``step``.
+
+    Args:
+        name: TERM or KILL.
+        place: one of :data:`PLACES`. ``passes`` is loop 2, ``decoding`` the third token of the teacher, ``update`` the
+            optimizer's step, ``validation`` the first batch of it, ``writing`` a checkpoint that is written but has not
+            got its name, ``deleting`` one that has, before old ones go.
+        step: index of the step; for the last three the number of steps taken.
+        rank: of the process.
+    """
+
+    # Before the hook that saves.
+    priority = 'LOW'
+
+    def __init__(self, name: str, place: str, step: int, rank: int = 0):
+        assert place in PLACES
+        self.number, self.place, self.step, self.rank = getattr(signal, f'SIG{name}'), place, step, rank
+    def send(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+    def before_train(self, runner) -> None:
+        if get_rank() != self.rank:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+        def before(owner, name: str, when) -> None:
+            original = getattr(owner, name)
+
+            def sending(*args, **kwargs):
+                if when(*args, **kwargs):
+                    self.send()
+                return original(*args, **kwargs)
+
+            mock.patch.object(owner, name, sending).start()
+
+        if self.place == 'passes':
+            before(model, 'loop2', lambda data, step: step == self.step)
+        elif self.place == 'update':
+            before(runner.optim_wrapper, 'update_params', lambda *_: runner.iter == self.step)
+        elif self.place == 'decoding':
+            calls = iter(range(10**6))
+            poll = runner.train_loop.stop
+            before(poll, 'poll', lambda: self._decoding and next(calls) == 2)
+            self._watch(model.teacher, runner)
+        elif self.place in ('writing', 'deleting'):
+            from dual_loop.engine.hooks import checkpoint_hook
+
+            name = dict(writing='publish', deleting='remove')[self.place]
+            before(checkpoint_hook, name, lambda path, *_: (
+                path.name.startswith(f'iter_{self.step}.') if name == 'publish' else
+                runner.iter + 1 == self.step and not path.name.endswith('.partial')))
+
+    _decoding = False
+
+    def _watch(self, teacher, runner) -> None:
+        describe = teacher.describe
+
+        def watched(*args, **kwargs):
+            self._decoding = runner.iter == self.step
+            try:
+                return describe(*args, **kwargs)
+            finally:
+                self._decoding = False
+
+        mock.patch.object(teacher, 'describe', watched).start()
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        here = self.place == 'validation' and get_rank() == self.rank
+        if here and runner.iter == self.step and batch_idx == 0:
+            self.send()
+
+
+def lift_faults() -> None:
+    """Take the patches back; the process goes on with other cases."""
+    mock.patch.stopall()

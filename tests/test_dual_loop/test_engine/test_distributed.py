@@ -1,0 +1,250 @@
+"""Several ranks equal one process: the real runners, DeepSpeed and the real loop on two processes against one.
+
+The cases of one kind of launch run one after the other in the same processes, see ``tests/ranks/run_cases.py``.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('xtuner')
+pytest.importorskip('deepspeed')
+
+#: Largest |p - p_ref| of a tensor, as a share of the largest |p_ref - p_start|.
+BOUND = 1e-4
+#: Of the logged cosine, absolute; of losses and gradient norms, relative.
+LOG_BOUND = 1e-5
+WORLD_SIZE, BATCH_SIZE, STEPS = 2, 2, 6
+
+FACTORS = dict(
+    mode=('ddp', 'zero1', 'zero2'), accumulation=(1, 3), clip=(None, 1.0), checkpointing=(False, True), seed=(0, 1),
+    beta=(0.5, 1.0), rule=('orthogonal', 'pcgrad', 'sum'))
+
+
+def case_of(*values, **options) -> dict:
+    case = dict(zip(FACTORS, values))
+    words = [case['mode'], f'accumulate{case["accumulation"]}', 'clip' if case['clip'] else 'noclip',
+             'checkpointing' if case['checkpointing'] else 'plain', f'seed{case["seed"]}', f'beta{case["beta"]}',
+             case['rule']]
+    return dict(name='-'.join(words)) | case | options
+
+
+#: Every two values of two factors meet in a case.
+COVERING = [case_of(*values) for values in (
+    ('ddp', 1, None, False, 0, 0.5, 'sum'),
+    ('ddp', 3, 1.0, False, 1, 0.5, 'pcgrad'),
+    ('ddp', 3, 1.0, True, 0, 1.0, 'orthogonal'),
+    ('zero1', 1, None, True, 1, 0.5, 'orthogonal'),
+    ('zero1', 1, 1.0, False, 0, 1.0, 'pcgrad'),
+    ('zero1', 3, 1.0, True, 0, 1.0, 'sum'),
+    ('zero2', 1, None, False, 1, 1.0, 'orthogonal'),
+    ('zero2', 1, 1.0, True, 1, 0.5, 'sum'),
+    ('zero2', 3, None, True, 0, 0.5, 'pcgrad'),
+)]
+UNAVERAGED = dict(name='unaveraged', mode='ddp', averaging=False)
+#: Rank 1 reads the samples at odd places, in order.
+UNUSABLE = [
+    dict(name='unusable-loop1', mode='ddp', shuffle=False, samples=('loop1_odd_empty', 'loop2')),
+    dict(name='unusable-both', mode='zero2', accumulation=3, shuffle=False,
+         samples=('loop1_odd_empty', 'loop2_odd_empty')),
+]
+#: One loss of one rank is not a number in the third of six steps.
+NAN_STEP = 2
+NAN = [dict(name=f'nan-loop{loop}-{mode}', mode=mode, accumulation=accumulation, clip=1.0, snapshots=True,
+            nan=dict(loop=loop, step=NAN_STEP, rank=rank))
+       for loop, mode, accumulation, rank in ((1, 'ddp', 3, 1), (2, 'zero1', 1, 0), (1, 'zero2', 1, 1),
+                                              (2, 'zero2', 3, 1))]
+FULL = [case_of(*values, 'orthogonal') for values in itertools.product(*list(FACTORS.values())[:-1])]
+
+
+def reference_of(case: dict) -> dict:
+    """The same in one process on batches as large as those of all ranks together, without checkpointing."""
+    reference = dict(case, mode='plain', batch_size=WORLD_SIZE * BATCH_SIZE, averaging=True, checkpointing=False)
+    if nan := case.get('nan'):
+        reference['nan'] = dict(nan, rank=0)
+    settings = {key: value for key, value in reference.items() if key not in ('name', 'mode', 'snapshots')}
+    return dict(reference, name=f'reference-{hashlib.sha1(json.dumps(settings, sort_keys=True).encode()).hexdigest()}')
+
+
+@pytest.fixture(scope='module')
+def run_cases(launch_cases, tmp_path_factory):
+    """Train cases in two processes and their references in one; gives the folder of the records."""
+
+    def run(cases: list[dict]) -> Path:
+        out = tmp_path_factory.mktemp('runs')
+        references = {reference['name']: reference for reference in map(reference_of, cases)}
+        launch_cases(out, (cases, WORLD_SIZE), (list(references.values()), 1))
+        return out
+
+    return run
+
+
+def records(out: Path, case: dict) -> list[dict]:
+    """What each rank recorded."""
+    files = sorted((out / case['name']).glob('rank*/record.pt'))
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+@dataclass
+class Difference:
+    """How far the ranks end from one process; ratios as in :data:`BOUND`, of the worst tensor."""
+
+    weights: float
+    ema: float
+    moments: float
+    cosine: float
+    log: float
+    moved: float  # of the tensor that moved least
+    worst: str
+
+    @property
+    def within(self) -> bool:
+        return (self.moved > 0 and max(self.weights, self.ema) <= BOUND and self.moments <= 1e-3
+                and max(self.cosine, self.log) <= LOG_BOUND)
+
+
+def compare(out: Path, case: dict) -> Difference:
+    """Compare a case with its reference; that the ranks equal each other to the bit is asserted on the way."""
+    ranks, [reference] = records(out, case), records(out, reference_of(case))
+    assert len(ranks) == WORLD_SIZE
+    first = ranks[0]
+    for tensors in ('start', 'final', 'ema') if case.get('averaging', True) else ('start', ):
+        for name, value in first[tensors].items():
+            assert all(torch.equal(value, other[tensors][name]) for other in ranks), f'{tensors} of {name}'
+            assert tensors != 'start' or torch.equal(value, reference['start'][name]), name
+    assert all(record['num_updates'] == reference['num_updates'] for record in ranks)
+    start = reference['start']
+    moved = {name: largest(reference['final'][name] - start[name]) for name in start}
+    assert min(moved.values()) > 0, f'{min(moved, key=moved.get)} did not move'
+    weights = {name: largest(first['final'][name] - reference['final'][name]) / moved[name] for name in start}
+    ema = {name: largest(first['ema'][name] - value) / largest(value - start[name])
+           for name, value in reference['ema'].items()}
+    # A key bias has no gradient but rounding, below 1e-9; the heads of the two masks not selected have none.
+    moments = {name: largest(first['exp_avg'][name] - value) / largest(value)
+               for name, value in reference['exp_avg'].items() if largest(value) > 1e-9}
+    assert len(moments) > 0.8 * len(start)
+    cosine, log = 0.0, 0.0
+    for step, expected in enumerate(reference['scalars']):
+        logs = [record['scalars'][step] for record in ranks]
+        assert all(('cosine' in one) == ('cosine' in expected) for one in logs)
+        if 'cosine' in expected:
+            cosine = max(cosine, *(abs(one['cosine'] - expected['cosine']) for one in logs))
+            means = {name: [one[name] for one in logs] for name in ('grad_norm1', 'grad_norm2', 'grad_norm')}
+            # Each rank logs the losses of its own rows.
+            means |= {f'loop{loop}/{part}': [one[f'loop{loop}/{part}'] for one in logs]
+                      for loop, parts in ((1, ('loss', 'mask', 'dice', 'answer')), (2, ('loss', 'caption', 'answer')))
+                      for part in parts}
+            log = max(log, *(abs(sum(values) / len(values) - expected[name]) / abs(expected[name])
+                             for name, values in means.items()))
+    return Difference(max(weights.values()), max(ema.values()), max(moments.values()), cosine, log,
+                      min(moved.values()), max(weights, key=weights.get))
+
+
+def largest(tensor: torch.Tensor) -> float:
+    return tensor.abs().max().item()
+
+
+@pytest.fixture(scope='module')
+def covering(run_cases) -> Path:
+    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *NAN]
+    out = run_cases(cases)
+    write_table(out, cases)
+    return out
+
+
+def write_table(out: Path, cases: list[dict]) -> None:
+    """Append the results to the Markdown file that the environment variable RANKS_TABLE names, if it does."""
+    if not (path := os.environ.get('RANKS_TABLE')):
+        return
+    lines = ['', '| case | weights | EMA | first moments | cosine | losses, norms | within |', '|' + '---|' * 7]
+    for case in cases:
+        found = compare(out, case)
+        lines.append(f'| {case["name"]} | {found.weights:.1e} | {found.ema:.1e} | {found.moments:.1e} | '
+                     f'{found.cosine:.1e} | {found.log:.1e} | {"yes" if found.within else "no"} |')
+    with open(path, 'a') as file:
+        file.write('\n'.join(lines) + '\n')
+
+
+def names(cases: list[dict]) -> list[str]:
+    return [case['name'] for case in cases]
+
+
+def test_covering_set_has_every_pair_of_settings():
+    for (one, ones), (other, others) in itertools.combinations(FACTORS.items(), 2):
+        found = {(case[one], case[other]) for case in COVERING}
+        assert found == set(itertools.product(ones, others)), (one, other)
+
+
+@pytest.mark.parametrize('case', COVERING, ids=names(COVERING))
+def test_two_ranks_equal_one_process(covering, case):
+    found = compare(covering, case)
+    assert found.within, found
+
+
+@pytest.mark.parametrize('case', COVERING, ids=names(COVERING))
+def test_settings_take_effect(covering, case):
+    """Else the equality above would say little."""
+    record = records(covering, case)[0]
+    scalars = record['scalars']
+    assert len(scalars) == STEPS
+    assert record['checkpointing'] == case['checkpointing']
+    assert (record['wrapper'], record['stage']) == dict(
+        ddp=('MMDistributedDataParallel', 0), zero1=('MMDeepSpeedEngineWrapper', 1),
+        zero2=('MMDeepSpeedEngineWrapper', 2))[case['mode']]
+    for step in scalars:
+        clipped = step['grad_norm_clipped'] < 0.9 * step['grad_norm']
+        assert clipped == bool(case['clip'])
+    if case['rule'] == 'pcgrad':
+        assert all((step['w1'] > 1) == (step['coefficient'] < 0) for step in scalars)
+    if case['rule'] == 'orthogonal':
+        assert all(step['w1'] == pytest.approx(1 - case['beta'] * step['coefficient']) for step in scalars)
+        assert all(step['w2'] == case['beta'] for step in scalars)
+
+
+def test_gradients_agree_in_some_steps_and_conflict_in_others(covering):
+    steps = [step for case in COVERING if case['rule'] == 'pcgrad'
+             for step in records(covering, case)[0]['scalars']]
+    assert {step['coefficient'] < 0 for step in steps} == {True, False}
+
+
+def test_without_averaging_the_bound_is_exceeded_a_hundredfold(covering):
+    found = compare(covering, UNAVERAGED)
+    assert found.weights > 100 * BOUND and found.ema > 100 * BOUND and found.cosine > 100 * LOG_BOUND
+
+
+@pytest.mark.parametrize('case', UNUSABLE, ids=names(UNUSABLE))
+def test_a_rank_without_usable_rows_counts_with_value_zero(covering, case):
+    found = compare(covering, case)
+    assert found.within, found
+    scalars = records(covering, case)[1]['scalars']
+    for loop in (1, 2):
+        losses = [step[f'loop{loop}/loss'] for step in scalars]
+        unusable = f'loop{loop}_odd_empty' in case['samples']
+        assert all((loss == 0) == unusable for loss in losses)
+
+
+@pytest.mark.parametrize('case', NAN, ids=names(NAN))
+def test_nan_on_one_rank_skips_the_step_on_all(covering, case):
+    for record in records(covering, case):
+        snapshots = record['snapshots']
+        assert snapshots[NAN_STEP] == snapshots[NAN_STEP - 1]  # weights, EMA and optimizer state
+        for step in (1, NAN_STEP + 1):
+            assert all(snapshots[step][key] != snapshots[step - 1][key] for key in snapshots[step])
+        assert record['num_updates'] == STEPS - 1
+        assert ['cosine' in step for step in record['scalars']] == [step != NAN_STEP for step in range(STEPS)]
+    found = compare(covering, case)
+    assert found.within, found
+
+
+@pytest.mark.full
+def test_full_matrix(run_cases):
+    out = run_cases(FULL)
+    write_table(out, FULL)
+    outside = {case['name']: found for case in FULL if not (found := compare(out, case)).within}
+    assert not outside
