@@ -1,6 +1,7 @@
 """Write a trained checkpoint as a folder in the released layout: config, weights with LoRA merged, tokenizer.
 
     python tools/convert_ckpt_to_hf.py CONFIG CHECKPOINT OUT
+    python tools/convert_ckpt_to_hf.py CONFIG CHECKPOINT OUT --ema
 """
 
 import argparse
@@ -13,19 +14,21 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-import dual_loop  # noqa: F401  (its shims make checkpoints readable with weights_only=True)
+from dual_loop.engine.checkpoints import read_trained
 from llava_sam2.checkpoint import CheckpointError, save_released
 
 
-def load_trained(config: str, checkpoint: str) -> torch.nn.Module:
-    """Build the model of a config and load a checkpoint of it strictly.
+def load_trained(config: str, checkpoint: str, ema: bool = False) -> torch.nn.Module:
+    """Build the model of a config and load a checkpoint of it strictly, the trained weights or their averages.
 
     Raises:
-        CheckpointError: when the checkpoint holds other tensors than the model trains.
+        CheckpointError: when the checkpoint holds other tensors than the model trains, or no averages.
     """
     model = MODELS.build(Config.fromfile(config).model)
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
-    expected = set(model.state_dict())
+    trained = read_trained(checkpoint)
+    state, expected = (trained.ema, set(model.trainables())) if ema else (trained.trainables, set(model.state_dict()))
+    if ema and not state:
+        raise CheckpointError(f'{checkpoint} holds no averages: it was trained without TeacherEMAHook')
     if expected != set(state):
         names = sorted(expected ^ set(state))
         raise CheckpointError(f'{checkpoint} does not fit {config}: {len(names)} tensors differ, first {names[0]}')
@@ -36,19 +39,20 @@ def load_trained(config: str, checkpoint: str) -> torch.nn.Module:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='file iter_N.pth in the work_dir')
+    parser.add_argument('checkpoint', help='iter_N.pth in the work_dir, a file or (from DeepSpeed) a folder')
     parser.add_argument('out', type=Path, help='folder to write; it must not exist')
+    parser.add_argument('--ema', action='store_true', help='the averages (the teacher) instead of the trained weights')
     args = parser.parse_args()
     for path in (args.config, args.checkpoint):
-        if not os.path.isfile(path):
+        if not os.path.exists(path):
             print(f'convert_ckpt_to_hf: {path} does not exist', file=sys.stderr)
             return 1
     if args.out.exists():
         print(f'convert_ckpt_to_hf: {args.out} exists; remove it or choose another folder', file=sys.stderr)
         return 1
     try:
-        model = load_trained(args.config, args.checkpoint)
-    except CheckpointError as error:
+        model = load_trained(args.config, args.checkpoint, args.ema)
+    except (CheckpointError, FileNotFoundError, ValueError) as error:
         print(f'convert_ckpt_to_hf: {error}', file=sys.stderr)
         return 1
     base = getattr(model, 'base', model)

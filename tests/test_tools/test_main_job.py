@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import dual_loop  # noqa: F401  (makes checkpoints readable with weights_only=True)
 
@@ -68,6 +69,14 @@ def test_export_loads_again(main_job, checkout, tmp_path):
     from llava_sam2.model import VideoLLaVASAMModel
 
     VideoLLaVASAMModel(str(out), pretrained=str(out))
+    average = tmp_path / 'average'
+    done = subprocess.run([*command[:-1], average, '--ema'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    trained, averaged = (load_file(folder / 'model.safetensors') for folder in (out, average))
+    differ = {name for name in trained if not torch.equal(trained[name], averaged[name])}
+    # What is not trained is the same; the average follows the rest closely.
+    assert differ and all(name.startswith(('mlp1.', 'text_hidden_fcs.', 'language_model.model.layers.',
+                                           'grounding_encoder.sam2_model.sam_mask_decoder.')) for name in differ)
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 1 and str(out) in again.stderr
 

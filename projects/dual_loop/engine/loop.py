@@ -194,7 +194,8 @@ class DualLoopTrainLoop(BaseLoop):
                     outputs |= self.loop_gradient(loop, data[loop])
         except StopRequested:
             pass  # the other ranks learn of it here, where they all come by
-        self.stop.raise_if_agreed(self.device)
+        with seconds('wait'):
+            self.stop.raise_if_agreed(self.device)
         with seconds('surgery'):
             finite_here = {loop: buffer.aminmax() for loop, buffer in self.gradients.items()}
             for buffer in self.gradients.values():

@@ -9,7 +9,7 @@ _LOSSES = {
     'loop 1': ('mask', 'dice', 'answer', 'denoise'),
     'loop 2': ('caption', 'answer', 'mask'),
 }
-_PHASES = ('data', 'teacher', 'loop1', 'loop2', 'surgery', 'optimizer')
+_PHASES = ('data', 'teacher', 'loop1', 'loop2', 'wait', 'surgery', 'optimizer')
 
 
 @LOG_PROCESSORS.register_module()
