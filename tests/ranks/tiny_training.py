@@ -22,11 +22,12 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 import dual_loop  # noqa: F401  library shims
 from dual_loop.engine import compat
 from dual_loop.engine.hooks import TeacherEMAHook
+from dual_loop.engine.masters import master_weights
 from dual_loop.models import DualLoopModel
 from llava_sam2.model import VideoLLaVASAMModel
 
-#: ZeRO stage of each mode that runs under DeepSpeed.
-ZERO_STAGES = dict(zero1=1, zero2=2)
+#: ZeRO stage of each mode that runs under DeepSpeed, and whether the module is cast to bf16.
+ZERO = dict(zero1=(1, False), zero2=(2, False), zero2_bf16=(2, True))
 
 #: AdamW of the shipped configs with three values chosen so that rounding cannot hide behind it or be blown up by it.
 #: Measured on two ranks against one process, max |p - p_ref| / max |p_ref - p_start| of the worst tensor:
@@ -43,7 +44,7 @@ OPTIMIZER = dict(type='AdamW', lr=5e-3, betas=(0.9, 0.999), weight_decay=0.2, ep
 
 #: What a run is, unless its case says otherwise.
 DEFAULTS = dict(
-    mode='plain',  # plain (one process), ddp, zero1 or zero2
+    mode='plain',  # plain (one process), ddp, zero1, zero2 or zero2_bf16
     batch_size=2,  # of one process
     accumulation=1, clip=None, checkpointing=False, seed=0, beta=0.5, rule='orthogonal', steps=6,
     samples=('loop1', 'loop2'),  # names of the lists of samples that feed the two loops
@@ -141,10 +142,11 @@ def train(case: dict, config: Path, work_dir: Path, launcher: str) -> None:
     # mmengine registers DeepSpeed's optimizers for every strategy it builds, and fails at the second one.
     deepspeed_strategy.register_deepspeed_optimizers = REGISTER_ONCE
     arguments = ['train', str(config), '--work-dir', str(work_dir), '--launcher', launcher]
-    if stage := ZERO_STAGES.get(case.get('mode')):
-        # The shipped settings, but fp32: XTuner would fill in bf16.
+    if case.get('mode') in ZERO:
+        # The shipped settings, but fp32 where wanted: XTuner would fill in bf16.
+        stage, bf16 = ZERO[case['mode']]
         settings = json.loads((compat.DEEPSPEED_DIR / f'zero{stage}.json').read_text())
-        settings['bf16'] = dict(enabled=False)
+        settings['bf16'] = dict(enabled=bf16)
         file = config.with_name('deepspeed.json')
         file.write_text(json.dumps(settings))
         arguments += ['--deepspeed', str(file)]
@@ -207,8 +209,9 @@ class RecordRun(Hook):
     It holds the class of the ``wrapper``, ``stage`` of ZeRO, ``checkpointing``, ``start`` and ``final`` (name -> fp32
     trainable), ``ema``, ``num_updates`` of the EMA, ``exp_avg`` (name -> AdamW's first moment, gathered under
     ZeRO), ``scalars`` (per step, what the loop gives to the log, but no times), ``order`` (per step and loop, the names
-    of the samples), ``history`` (the cosine of every step as the message hub has it) and ``snapshots`` (per step,
-    digests of weights, EMA and optimizer state).
+    of the samples), ``history`` (the cosine of every step as the message hub has it), ``masters`` (the fp32 value of the
+    first trainable, at the start and after every step) and ``snapshots`` (per step, digests of weights, EMA and
+    optimizer state).
     """
 
     # After the EMA.
@@ -217,19 +220,20 @@ class RecordRun(Hook):
     def __init__(self, snapshots: bool = False, stop_after: int | None = None):
         self.take_snapshots = snapshots
         self.stop_after = stop_after
-        self.record: dict = dict(scalars=[], order=[], snapshots=[])
+        self.record: dict = dict(scalars=[], order=[], masters=[], snapshots=[])
 
     def before_train(self, runner) -> None:
         stage = getattr(runner.model, 'zero_optimization_stage', int)()
         saving = trained_model(runner).base.network.language_model.is_gradient_checkpointing
         self.record |= dict(
-            start=weights(runner), wrapper=type(runner.model).__name__, stage=stage, checkpointing=saving)
+            start=weights(runner), masters=[first_master(runner)], wrapper=type(runner.model).__name__, stage=stage, checkpointing=saving)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.record['scalars'].append({name: value for name, value in outputs.items() if 'seconds' not in name}
                                       | dict(lr=runner.optim_wrapper.get_lr()['lr'][0]))
         self.record['order'].append({loop: [batch['sample_ids'] for batch in batches]
                                      for loop, batches in data_batch.items()})
+        self.record['masters'].append(first_master(runner))
         if self.take_snapshots:
             states = dict(weights=weights(runner), ema=ema(runner).values, moments=first_moments(runner))
             self.record['snapshots'].append({name: digest(state) for name, state in states.items()})
@@ -254,6 +258,11 @@ def trainables(runner) -> dict[str, torch.nn.Parameter]:
 
 def weights(runner) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().float().clone() for name, parameter in trainables(runner).items()}
+
+
+def first_master(runner) -> torch.Tensor:
+    masters = dict(master_weights(trainables(runner).items()))
+    return next(iter(masters.values())).detach().clone()
 
 
 def ema(runner):

@@ -19,9 +19,11 @@ def setting(mode: str, processes: int, workers: int) -> dict:
     return dict(name=f'{mode}-{processes}-workers{workers}', processes=processes, mode=mode, workers=workers)
 
 
+#: The module is cast to bf16, trained values have fp32 masters in DeepSpeed.
+BF16 = setting('zero2_bf16', 1, 0)
 SETTINGS = [setting('plain', 1, 2), setting('zero2', 1, 0), setting('ddp', 2, 0), setting('zero2', 2, 2)]
 FURTHER = [setting('plain', 1, 0), setting('zero2', 1, 2), setting('ddp', 2, 2), setting('zero2', 2, 0),
-           setting('zero1', 2, 2)]
+           setting('zero1', 2, 2), setting('zero2_bf16', 2, 2)]
 
 
 def case(setting: dict, part: str, **options) -> dict:
@@ -73,7 +75,7 @@ def run_settings(launch_cases, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def covering(run_settings) -> Path:
-    return run_settings(SETTINGS, [SETTINGS[0], SETTINGS[3]])
+    return run_settings([*SETTINGS, BF16], [SETTINGS[0], SETTINGS[3]])
 
 
 def records(out: Path, name: str, processes: int) -> list[dict]:
@@ -101,7 +103,7 @@ def assert_parts_equal_whole(out: Path, setting: dict) -> None:
         assert any(not torch.equal(value, whole['start'][name]) for name, value in whole['final'].items())
 
 
-@pytest.mark.parametrize('setting', SETTINGS, ids=[each['name'] for each in SETTINGS])
+@pytest.mark.parametrize('setting', [*SETTINGS, BF16], ids=lambda setting: setting['name'])
 def test_three_parts_equal_the_whole(covering, setting):
     assert_parts_equal_whole(covering, setting)
 
@@ -112,6 +114,20 @@ def test_workers_and_processes_change_no_more_than_they_should(covering):
     orders = [tuple(sum(step[1], [])) for step in whole['order']]
     assert len(set(orders[:3])) == 3 and set(orders[:3]) != set(orders[3:])  # both epochs have an order of their own
     assert sorted(sum(map(list, orders[:6]), [])) == sorted(f'sample{key}' for key in range(12))
+
+
+def test_averages_follow_the_fp32_masters_of_bf16_weights(covering):
+    [whole] = records(covering, f'{BF16["name"]}-whole', 1)
+    name = next(iter(whole['final']))
+    masters, average = whole['masters'], whole['masters'][0].clone()
+    for updates, master in enumerate(masters[1:]):
+        average += (1 - min(0.999, (1 + updates) / (10 + updates))) * (master - average)
+    torch.testing.assert_close(whole['ema'][name], average, rtol=1e-6, atol=1e-8)
+    # The passes use the rounded values, which do not follow every step.
+    assert torch.equal(whole['final'][name], masters[-1].bfloat16().float())
+    assert not torch.equal(whole['final'][name], masters[-1])
+    saved = read_trained(covering / f'{BF16["name"]}-whole' / f'iter_{STEPS}.pth')
+    assert torch.equal(saved.trainables[name], masters[-1]) and torch.equal(saved.ema[name], whole['ema'][name])
 
 
 def assert_stop_is_exact(out: Path, setting: dict, place: str) -> None:
@@ -134,17 +150,19 @@ def test_sigterm_leaves_a_state_that_continues_exactly(covering, setting, place)
     assert_stop_is_exact(covering, setting, place)
 
 
-@pytest.mark.parametrize('place', ['writing', 'deleting'])
-def test_sigkill_while_saving_leaves_a_checkpoint(launch_cases, tmp_path, place):
-    plain = setting('plain', 1, 0)
-    killed = case(plain, 'killed', save_total_limit=1, fault=dict(name='KILL', place=place, step=4))
+@pytest.mark.parametrize(('mode', 'place'), [
+    ('plain', 'writing'), ('plain', 'deleting'),
+    pytest.param('zero2', 'writing', marks=pytest.mark.full), pytest.param('zero2', 'deleting', marks=pytest.mark.full)])
+def test_sigkill_while_saving_leaves_a_checkpoint(launch_cases, tmp_path, mode, place):
+    alone = setting(mode, 1, 0)
+    killed = case(alone, 'killed', save_total_limit=1, fault=dict(name='KILL', place=place, step=4))
     launch_cases(tmp_path, ([killed], 1), status=-9)
     folder = tmp_path / killed['name']
     left = latest_checkpoint(folder)
     assert left.name == dict(writing='iter_2.pth', deleting='iter_4.pth')[place]
-    rest = case(plain, 'rest', resume=f'{killed["name"]}/{left.name}', save_total_limit=1)
-    launch_cases(tmp_path, ([case(plain, 'whole'), rest], 1))
-    [record], [whole] = records(tmp_path, rest['name'], 1), records(tmp_path, f'{plain["name"]}-whole', 1)
+    rest = case(alone, 'rest', resume=f'{killed["name"]}/{left.name}', save_total_limit=1)
+    launch_cases(tmp_path, ([case(alone, 'whole'), rest], 1))
+    [record], [whole] = records(tmp_path, rest['name'], 1), records(tmp_path, f'{alone["name"]}-whole', 1)
     assert_same_end(record, whole)
     assert [path.name for path in (tmp_path / rest['name']).glob('iter_*')] == ['iter_6.pth']
 
