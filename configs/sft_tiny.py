@@ -90,8 +90,6 @@ param_scheduler = [
     dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=5400, by_epoch=False),
 ]
 log_processor = dict(type=ProgressLine, window_size=50)
-default_hooks.update(
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=900, max_keep_ckpts=1),
-)
+default_hooks['logger'].update(interval=50)
+default_hooks['checkpoint'].update(interval=900, save_total_limit=1)
 custom_hooks = [dict(type=HeldOutHook)]
