@@ -14,7 +14,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from dual_loop.engine import compat
-from dual_loop.engine.checkpoints import latest_checkpoint
+from dual_loop.engine.checkpoints import check_whole, latest_checkpoint
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,8 +63,7 @@ def xtuner_arguments(args: argparse.Namespace) -> list[str]:
     if args.resume is not None:
         work_dir = args.work_dir or Config.fromfile(config).get('work_dir') or f'work_dirs/{config.stem}'
         checkpoint = latest_checkpoint(work_dir) if args.resume == 'latest' else Path(args.resume)
-        if not checkpoint.exists():
-            raise FileNotFoundError(f'There is no checkpoint {checkpoint} to resume from.')
+        check_whole(checkpoint)
         arguments += ['--resume', str(checkpoint)]
     for option, value in (('--work-dir', args.work_dir), ('--deepspeed', args.deepspeed), ('--seed', args.seed)):
         if value is not None:

@@ -13,6 +13,7 @@ files, which only resuming reads, and three plain ones for everything else:
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,26 @@ def write_plain_parts(folder: Path, trained: Trained) -> None:
     save_file({name: tensor.contiguous().cpu() for name, tensor in trained.ema.items()}, folder / EMA)
     state = dict(step=trained.step, ema_updates=trained.ema_updates, run=trained.run)
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding='utf-8')
+    for name in (TRAINABLES, EMA):  # safetensors lets nobody else read what it writes
+        shutil.copymode(folder / STATE, folder / name)
+
+
+def check_whole(path: str | Path) -> None:
+    """Refuse a checkpoint that was cut off, for example while it was copied, by the name of the file.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``, or a plain part of the folder is missing.
+        ValueError: a file is not whole.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'There is no checkpoint {path} to start from.')
+    for name in (TRAINABLES, EMA, STATE) if path.is_dir() else ():
+        if not (path / name).is_file():
+            raise FileNotFoundError(f'{path} has no {name}: it is no whole checkpoint of the dual loop')
+    for file in sorted(path.glob('*.pt')) if path.is_dir() else [path]:
+        if not zipfile.is_zipfile(file):  # the form that torch.save writes, with its directory at the end
+            raise ValueError(f'{file} is not whole, perhaps it was cut off while it was copied: take another one')
 
 
 def read_trained(path: str | Path) -> Trained:
@@ -61,17 +82,13 @@ def read_trained(path: str | Path) -> Trained:
 
     Raises:
         FileNotFoundError: there is nothing at ``path``, or a part of the folder is missing.
-        ValueError: the file is no checkpoint of the dual loop.
+        ValueError: the file is not whole, or no checkpoint of a training run.
     """
     path = Path(path)
+    check_whole(path)
     if path.is_dir():
-        for name in (TRAINABLES, EMA, STATE):
-            if not (path / name).is_file():
-                raise FileNotFoundError(f'{path} has no {name}: it is no whole checkpoint of the dual loop')
         state = json.loads((path / STATE).read_text(encoding='utf-8'))
         return Trained(trainables=load_file(path / TRAINABLES), ema=load_file(path / EMA), **state)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no checkpoint {path}')
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     if 'state_dict' not in checkpoint or 'meta' not in checkpoint:
         raise ValueError(f'{path} is no checkpoint of a training run: it has no state_dict and meta')

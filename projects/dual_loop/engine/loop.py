@@ -21,7 +21,7 @@ from .checkpoints import resumed_from
 from .config_check import check_config_keys
 from .data_order import ResumableBatchSampler, end_workers, endless_batches
 from .flat import DEFAULT_GROUPS, FlatLayout, all_reduce_mean_
-from .run_state import check_continuation, describe_run
+from .run_state import changed_settings, check_same_run, describe_run
 from .settings_check import check_optimizer_settings
 from .stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from .surgery import GradientSurgery, SurgeryStats
@@ -137,8 +137,9 @@ class DualLoopTrainLoop(BaseLoop):
         this_run = describe_run(
             runner.cfg, runner.seed, self.dataloaders, self.accumulative_counts, model.base.fingerprint)
         if path := resumed_from(runner):
-            changes = check_continuation(path, runner.message_hub.runtime_info.get('run'), this_run)
-            if changes:
+            previous = runner.message_hub.runtime_info.get('run')
+            check_same_run(path, previous, this_run)
+            if changes := changed_settings(previous, this_run):
                 print_log('\n'.join(['resumed with other settings than before:', *changes]), 'current', logging.WARNING)
         runner.message_hub.update_info('run', this_run)
 

@@ -32,6 +32,7 @@ def describe_run(cfg: Config, seed: int, dataloaders: dict[int, DataLoader], acc
         data={f'loop {loop}': describe_data(loader.dataset) for loop, loader in dataloaders.items()},
         weights=weights,
         config=cfg.pretty_text,
+        schedule=Config({key: cfg.get(key) for key in ('optim_wrapper', 'param_scheduler')}).pretty_text,
     )
 
 
@@ -42,29 +43,37 @@ def describe_data(dataset) -> list[str]:
     return [f'{getattr(dataset, "source", type(dataset).__name__)}: {len(dataset)} samples']
 
 
-def check_continuation(checkpoint: Path, previous: dict[str, Any] | None, current: dict[str, Any]) -> list[str]:
-    """Compare the run in a checkpoint with the one that wants to continue it.
+def check_same_run(checkpoint: Path, previous: dict[str, Any] | None, current: dict[str, Any]) -> None:
+    """Refuse to continue a run that would not be the same any more.
 
     Args:
         checkpoint: its path.
         previous: what :func:`describe_run` gave there; None if it has none.
         current: what it gives now.
 
-    Returns:
-        The lines in which the configs differ, ``-`` before and ``+`` now; allowed, but worth a look.
-
     Raises:
-        ValueError: seed, world size, batch size, accumulation, data or base weights differ, so the continuation could
-            not be exact.
+        ValueError: seed, world size, batch size, accumulation, data or base weights differ.
     """
     if previous is None:
         raise ValueError(f'{checkpoint} does not say what it was trained on, so it cannot be resumed exactly: it was '
                          'not written by this loop')
     for key, value in current.items():
-        if key != 'config' and previous.get(key) != value:
+        if key not in ('config', 'schedule') and previous.get(key) != value:
             raise ValueError(f'{checkpoint} cannot be resumed exactly: {key} was {previous.get(key)} and is {value} '
                              'now; restore it, or start a new run from the checkpoint with load_from=PATH and without '
                              '--resume')
+
+
+def changed_settings(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """The lines in which the configs of a run and of its continuation differ, ``-`` before and ``+`` now.
+
+    A last line says so if optimizer or schedule differ, whose state comes from the checkpoint.
+    """
     lines = difflib.unified_diff(*([line for line in text['config'].splitlines() if not _BY_THE_WAY.match(line)]
                                    for text in (previous, current)), lineterm='', n=0)
-    return [line for line in lines if line[0] in '+-' and not line.startswith(('+++', '---'))]
+    changes = [line for line in lines if line[0] in '+-' and not line.startswith(('+++', '---'))]
+    if previous['schedule'] != current['schedule']:
+        changes.append('optim_wrapper and param_scheduler go on as the checkpoint has them: their changes above have '
+                       'NO EFFECT, and steps beyond the old schedule keep its last learning rate. For another schedule '
+                       'start a new run from the checkpoint, with load_from=PATH and without --resume')
+    return changes

@@ -1,18 +1,24 @@
 """Refuses settings of optimizer and engine that this loop cannot honour, each with its reason."""
 
+import json
+import os
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
+from .checkpoints import STATE, check_whole
+from .run_state import check_same_run
+
 
 def check_start(cfg: Config) -> None:
     """What can be seen from the config alone, before minutes go into building a model.
 
     Raises:
-        ValueError: ZeRO-3, offload without a GPU, or a checkpoint of the other kind to resume from.
-        FileNotFoundError: no checkpoint at the path to resume from.
+        ValueError: ZeRO-3, offload without a GPU, or a checkpoint to start from that is not whole, of the other kind,
+            or of another number of processes.
+        FileNotFoundError: no checkpoint there.
     """
     engine = (cfg.get('strategy') or {}).get('config')
     zero = (engine or {}).get('zero_optimization', {})
@@ -23,13 +29,20 @@ def check_start(cfg: Config) -> None:
     if 'offload_optimizer' in zero and not torch.cuda.is_available():
         raise ValueError('zero2_offload moves optimizer states from a GPU to the host, and there is no GPU: use '
                          '--deepspeed zero2')
-    if cfg.get('resume') and cfg.get('load_from'):
-        path = Path(cfg.load_from)
-        if not path.exists():
-            raise FileNotFoundError(f'there is no checkpoint {path} to resume from')
-        if path.is_dir() != (engine is not None):
-            written, now = ('with', 'without') if path.is_dir() else ('without', 'with')
-            raise ValueError(f'{path} was written {written} --deepspeed and cannot be resumed {now} it')
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        check_source(Path(cfg.load_from), cfg, engine is not None)
+
+
+def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
+    """Refuse a checkpoint that this run cannot read. Raises as :func:`check_start`."""
+    check_whole(path)
+    if path.is_dir() != with_deepspeed:
+        written, now = ('with', 'without') if path.is_dir() else ('without', 'with')
+        raise ValueError(f'{path} was written {written} --deepspeed and cannot be read {now} it')
+    if path.is_dir() and cfg.get('resume') and cfg.get('launcher', 'none') in ('none', 'pytorch'):
+        # Before DeepSpeed finds that a part is missing or one too many.
+        before = json.loads((path / STATE).read_text(encoding='utf-8'))['run']
+        check_same_run(path, before, before | dict(world_size=int(os.environ.get('WORLD_SIZE', 1))))
 
 
 def check_optimizer_settings(runner) -> None:

@@ -2,18 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 RUN_CASES = CHECKOUT / 'tests' / 'ranks' / 'run_cases.py'
 #: Seconds per case, and for imports, after which the processes are taken to hang; they need a tenth of it.
-PATIENCE = dict(case=60, imports=300)
+PATIENCE = dict(case=20, imports=240)
 
 
 @pytest.fixture(scope='session')
@@ -74,14 +74,13 @@ def launch_cases(network_sizes, saved_samples):
 def start(command: list[str], log: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')}
     environment |= dict(PYTHONPATH=str(CHECKOUT / 'projects'), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    # A session of its own, so that nothing of it outlives the test.
-    return subprocess.Popen(command, env=environment, cwd=log.parent, stdout=log.open('w'), stderr=subprocess.STDOUT,
-                            start_new_session=True)
+    return subprocess.Popen(command, env=environment, cwd=log.parent, stdout=log.open('w'), stderr=subprocess.STDOUT)
 
 
 def end(process: subprocess.Popen) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    """Kill a launch with all its processes, if it still runs; torchrun gives each a session of its own."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
     process.wait()

@@ -31,7 +31,15 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         read_trained(tmp_path / 'iter_1.pth')
     with pytest.raises(FileNotFoundError, match='has no trainables.safetensors'):
         read_trained(tmp_path)
+    write_plain_parts(tmp_path, Trained(1, {}, {}, 1, {}))
+    torch.save(torch.randn(100), tmp_path / 'mp_rank_00_model_states.pt')
     torch.save(dict(weights=1), tmp_path / 'other.pth')
+    for name in ('mp_rank_00_model_states.pt', 'other.pth'):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=f'{name} is not whole'):
+            read_trained(tmp_path if name.startswith('mp') else tmp_path / name)
+        (tmp_path / name).write_bytes(whole)
     with pytest.raises(ValueError, match='other.pth is no checkpoint of a training run'):
         read_trained(tmp_path / 'other.pth')
 

@@ -132,3 +132,45 @@ def test_too_many_skipped_steps_end_the_run(make_loop, monkeypatch):
         loss=original(data, **kwargs)['loss'] * float('inf')))
     with pytest.raises(NonFiniteGradients, match='2 steps in a row'):
         loop.run()
+
+
+def test_dropout_is_drawn_anew_for_every_step_batch_loop_and_rank(make_loop, monkeypatch):
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr('dual_loop.engine.loop.get_rank', lambda rank=rank: rank)
+        loop, _, _ = make_loop(batch_size=1, max_steps=2, accumulative_counts=2)
+        model = loop.raw_model
+        for mode in ('loop1', 'loop2'):
+            def noting(data, original=getattr(model, mode), **kwargs):
+                seeds.append(torch.initial_seed())
+                return original(data, **kwargs)
+            monkeypatch.setattr(model, mode, noting)
+        loop.run()
+    assert len(seeds) == 16 and len(set(seeds)) == 16
+
+
+def test_positions_are_exact_after_a_cast_of_the_module(make_loop):
+    loop, _, _ = make_loop()
+    buffers = {name: value.clone() for name, value in loop.raw_model.named_buffers()}
+    loop.raw_model.bfloat16()  # as DeepSpeed does before the loop runs
+    loop.prepare()
+    assert any('inv_freq' in name for name in buffers)
+    for name, value in loop.raw_model.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+
+
+@pytest.mark.parametrize('broken', ['loop1', 'loop2'])
+def test_a_loss_that_is_not_finite_skips_the_step_although_its_gradient_is(make_loop, broken, monkeypatch):
+    loop, _, _ = make_loop()
+    model = loop.raw_model
+    original = getattr(model, broken)
+
+    def infinite(data, **kwargs):
+        output = original(data, **kwargs)
+        return output | dict(loss=output['loss'] + float('inf'))
+
+    monkeypatch.setattr(model, broken, infinite)
+    before = values(model)
+    loop.run()
+    assert loop.runner.message_hub.get_info('stepped') is False
+    assert all(torch.equal(before[name], value) for name, value in values(model).items())

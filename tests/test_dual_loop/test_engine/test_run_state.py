@@ -8,7 +8,7 @@ from mmengine.dataset import DefaultSampler
 from torch.utils.data import ConcatDataset, DataLoader
 
 from dual_loop.engine.data_order import ResumableBatchSampler
-from dual_loop.engine.run_state import check_continuation, describe_run
+from dual_loop.engine.run_state import changed_settings, check_same_run, describe_run
 
 PATH = Path('work/iter_4.pth')
 
@@ -25,16 +25,25 @@ def describe(seed: int = 0, lengths: tuple = (8, 4), batch_size: int = 2, accumu
              weights: str = 'abc', **settings) -> dict:
     data = ConcatDataset([Source('sav', lengths[0]), Source('refcoco', lengths[1])])
     loader = DataLoader(data, batch_sampler=ResumableBatchSampler(DefaultSampler(data), batch_size))
-    config = Config(dict(lr=1e-3, work_dir='here', resume=False) | settings)
+    config = Config(dict(lr=1e-3, work_dir='here', resume=False, optim_wrapper=dict(rate=0.1)) | settings)
     return describe_run(config, seed, {1: loader, 2: loader}, accumulative_counts, weights)
 
 
 def test_the_same_run_has_no_differences():
-    assert check_continuation(PATH, describe(), describe(work_dir='there', resume=True, load_from='x')) == []
+    continued = describe(work_dir='there', resume=True, load_from='x')
+    check_same_run(PATH, describe(), continued)
+    assert changed_settings(describe(), continued) == []
 
 
 def test_other_settings_are_shown():
-    assert check_continuation(PATH, describe(), describe(lr=2e-3)) == ['-lr = 0.001', '+lr = 0.002']
+    check_same_run(PATH, describe(), describe(lr=2e-3))
+    assert changed_settings(describe(), describe(lr=2e-3)) == ['-lr = 0.001', '+lr = 0.002']
+
+
+def test_a_changed_schedule_is_said_to_have_no_effect():
+    *lines, said = changed_settings(describe(), describe(optim_wrapper=dict(rate=0.2)))
+    assert lines == ['-optim_wrapper = dict(rate=0.1)', '+optim_wrapper = dict(rate=0.2)']
+    assert 'NO EFFECT' in said and 'load_from' in said
 
 
 @pytest.mark.parametrize(('change', 'named'), [
@@ -46,16 +55,16 @@ def test_other_settings_are_shown():
 ])
 def test_what_would_change_the_run_is_refused(change, named):
     with pytest.raises(ValueError, match=f'{PATH} cannot be resumed exactly: {named}.*without --resume'):
-        check_continuation(PATH, describe(), describe(**change))
+        check_same_run(PATH, describe(), describe(**change))
 
 
 def test_another_world_size_is_refused(monkeypatch):
     before = describe()
     monkeypatch.setattr('dual_loop.engine.run_state.get_world_size', lambda: 2)
     with pytest.raises(ValueError, match='world_size was 1 and is 2'):
-        check_continuation(PATH, before, describe())
+        check_same_run(PATH, before, describe())
 
 
 def test_a_checkpoint_of_another_loop_is_refused():
     with pytest.raises(ValueError, match='does not say what it was trained on'):
-        check_continuation(PATH, None, describe())
+        check_same_run(PATH, None, describe())

@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from dual_loop.engine.checkpoints import Trained, write_plain_parts
 from dual_loop.engine.settings_check import check_optimizer_settings, check_start
 
 
@@ -28,18 +30,24 @@ def test_offload_needs_a_gpu(monkeypatch):
         check_start(offload)
 
 
-def test_a_checkpoint_resumes_in_the_mode_it_was_written_in(tmp_path):
-    (tmp_path / 'iter_2.pth').touch()
+def test_a_checkpoint_is_read_in_the_mode_it_was_written_in(tmp_path, monkeypatch):
+    torch.save({}, tmp_path / 'iter_2.pth')
     (tmp_path / 'iter_4.pth').mkdir()
-    resume = lambda name: dict(resume=True, load_from=str(tmp_path / name))
-    check_start(Config(resume('iter_2.pth')))
-    check_start(Config(resume('iter_4.pth') | zero(2)))
-    with pytest.raises(ValueError, match='iter_2.pth was written without --deepspeed and cannot be resumed with it'):
-        check_start(Config(resume('iter_2.pth') | zero(2)))
-    with pytest.raises(ValueError, match='iter_4.pth was written with --deepspeed and cannot be resumed without it'):
-        check_start(Config(resume('iter_4.pth')))
-    with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_6.pth'):
-        check_start(Config(resume('iter_6.pth')))
+    write_plain_parts(tmp_path / 'iter_4.pth', Trained(4, {}, {}, 4, dict(world_size=1)))
+    start = lambda name, resume=True: dict(resume=resume, load_from=str(tmp_path / name))
+    for resume in (True, False):
+        check_start(Config(start('iter_2.pth', resume)))
+        check_start(Config(start('iter_4.pth', resume) | zero(2)))
+        with pytest.raises(ValueError, match='iter_2.pth was written without --deepspeed and cannot be read with it'):
+            check_start(Config(start('iter_2.pth', resume) | zero(2)))
+        with pytest.raises(ValueError, match='iter_4.pth was written with --deepspeed and cannot be read without it'):
+            check_start(Config(start('iter_4.pth', resume)))
+        with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_6.pth'):
+            check_start(Config(start('iter_6.pth', resume)))
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    check_start(Config(start('iter_4.pth', resume=False) | zero(2)))
+    with pytest.raises(ValueError, match='cannot be resumed exactly: world_size was 1 and is 2'):
+        check_start(Config(start('iter_4.pth') | zero(2)))
 
 
 def runner(engine: dict | None = None, **optim_wrapper):
