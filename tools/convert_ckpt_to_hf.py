@@ -1,68 +1,163 @@
-"""Write a trained checkpoint as a folder in the released layout: config, weights with LoRA merged, tokenizer.
+"""Write a trained checkpoint as a folder that loads without this project, LoRA merged into the base in fp32.
 
     python tools/convert_ckpt_to_hf.py CONFIG CHECKPOINT OUT
-    python tools/convert_ckpt_to_hf.py CONFIG CHECKPOINT OUT --ema
+    python tools/convert_ckpt_to_hf.py CONFIG CHECKPOINT OUT --parts lora --ema --dtype bf16
+
+What is not selected by --parts keeps its value in the base. Prints what changed, and by how much.
 """
 
 import argparse
-import os
+import json
 import sys
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from peft.tuners.lora import LoraLayer
 
-from dual_loop.engine.checkpoints import read_trained
-from llava_sam2.checkpoint import CheckpointError, save_released
+from dual_loop.engine.checkpoints import Trained, read_trained
+from dual_loop.model_card import model_card
+from llava_sam2.checkpoint import CheckpointError
+from llava_sam2.export import write_release
+from llava_sam2.model import VideoLLaVASAMModel
+
+#: What each choice of --parts takes from the checkpoint, as parts of names.
+PARTS = {
+    'full': ('', ),
+    'lora': ('.lora_', ),
+    'sam2': ('.mask_decoder.', '.text_hidden_fcs.'),
+    'lora+sam2': ('.lora_', '.mask_decoder.', '.text_hidden_fcs.'),
+    'proj': ('.mlp1.', ),
+}
+DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32)
 
 
-def load_trained(config: str, checkpoint: str, ema: bool = False) -> torch.nn.Module:
-    """Build the model of a config and load a checkpoint of it strictly, the trained weights or their averages.
+def build(cfg: Config, base: str | None) -> tuple[torch.nn.Module, VideoLLaVASAMModel]:
+    """The model of a config as training starts with it, and the base model in it; ``base`` replaces its weights."""
+    settings = cfg.model
+    if base is not None:
+        settings.get('base', settings).update(pretrained=base, tokenizer=base)
+    model = MODELS.build(settings)
+    return model, getattr(model, 'base', model)
+
+
+def check_base(trained: Trained, base: VideoLLaVASAMModel, checkpoint: str) -> None:
+    """Refuse to add what was learned on other weights than these (D2).
 
     Raises:
-        CheckpointError: when the checkpoint holds other tensors than the model trains, or no averages.
+        CheckpointError: naming both fingerprints.
     """
-    model = MODELS.build(Config.fromfile(config).model)
-    trained = read_trained(checkpoint)
-    state, expected = (trained.ema, set(model.trainables())) if ema else (trained.trainables, set(model.state_dict()))
+    learned_on = trained.run.get('weights')
+    if learned_on is None:
+        if not base.random_weights:
+            print(f'convert_ckpt_to_hf: {checkpoint} does not say which weights it was trained from (it was not '
+                  'written by the loop of dual-loop), so that could not be checked', file=sys.stderr)
+    elif learned_on != base.fingerprint:
+        raise CheckpointError(f'{checkpoint} was trained from other base weights (sha256 {learned_on}) than the ones '
+                              f'given (sha256 {base.fingerprint}): give the right folder with --base')
+
+
+def select(trained: Trained, model: torch.nn.Module, parts: str, ema: bool, checkpoint: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint that the choice names, after checking that it fits the model.
+
+    Raises:
+        CheckpointError: other tensors than the model trains, or no averages.
+    """
+    state = trained.ema if ema else trained.trainables
     if ema and not state:
         raise CheckpointError(f'{checkpoint} holds no averages: it was trained without TeacherEMAHook')
-    if expected != set(state):
-        names = sorted(expected ^ set(state))
-        raise CheckpointError(f'{checkpoint} does not fit {config}: {len(names)} tensors differ, first {names[0]}')
-    model.load_state_dict(state, strict=False)
-    return model
+    expected = model.trainables() if ema else model.state_dict()
+    if wrong := sorted(expected.keys() ^ state.keys()):
+        raise CheckpointError(f'{checkpoint} does not fit the config: {len(wrong)} tensors are in one of them only, '
+                              f'first {wrong[0]}')
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(f'{checkpoint} does not fit the config: {name} is {tuple(tensor.shape)}, expected '
+                                  f'{tuple(expected[name].shape)}')
+    return {name: tensor for name, tensor in state.items() if any(part in f'.{name}' for part in PARTS[parts])}
 
 
-def main() -> int:
+@torch.no_grad()
+def load(model: torch.nn.Module, selected: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, list]:
+    """Put the selected tensors into the model.
+
+    Returns:
+        Part of the model -> for each changed tensor |change| / |base|, and the share of numbers that differ as
+        ``dtype``.
+    """
+    before = {name: tensor.clone() for name, tensor in model.state_dict(keep_vars=False).items() if name in selected}
+    model.load_state_dict(selected, strict=False)
+    changes: dict[str, list] = {}
+
+    def note(name: str, base: torch.Tensor, change: torch.Tensor) -> None:
+        part = next(part for part in ('language_model', 'mlp1', 'text_hidden_fcs', 'mask_decoder', 'other')
+                    if f'{part}.' in name or part == 'other')
+        if change.any():
+            differ = ((base.float() + change).to(dtype) != base.to(dtype)).float().mean().item()
+            changes.setdefault(part, []).append((change.norm().item() / max(base.float().norm().item(), 1e-30), differ))
+
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            change = sum(module.get_delta_weight(adapter).float() for adapter in module.active_adapters)
+            note(f'{name}.weight', module.get_base_layer().weight, change)
+    for name, base in before.items():
+        if '.lora_' not in name:
+            note(name, base, selected[name].float() - base.float())
+    return changes
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='iter_N.pth in the work_dir, a file or (from DeepSpeed) a folder')
     parser.add_argument('out', type=Path, help='folder to write; it must not exist')
+    parser.add_argument('--base', help='folder of the base weights, if not the one in the config')
+    parser.add_argument('--parts', choices=PARTS, default='full',
+                        help='trained parts to take: all, LoRA, mask decoder and text_hidden_fcs, both, or the '
+                             'projector mlp1 (default: %(default)s)')
     parser.add_argument('--ema', action='store_true', help='the averages (the teacher) instead of the trained weights')
-    args = parser.parse_args()
-    for path in (args.config, args.checkpoint):
-        if not os.path.exists(path):
-            print(f'convert_ckpt_to_hf: {path} does not exist', file=sys.stderr)
-            return 1
+    parser.add_argument('--dtype', choices=DTYPES, help='type of the written weights (default: that of the base)')
+    parser.add_argument('--metrics', type=Path, help='JSON of an evaluation, for the model card')
+    return parser.parse_args()
+
+
+def convert(args: argparse.Namespace) -> dict[str, list]:
+    """Write the folder; see :func:`load` for what it returns."""
+    for path in filter(None, (args.config, args.checkpoint, args.base, args.metrics)):
+        if not Path(path).exists():
+            raise FileNotFoundError(f'{path} does not exist')
     if args.out.exists():
-        print(f'convert_ckpt_to_hf: {args.out} exists; remove it or choose another folder', file=sys.stderr)
-        return 1
+        raise FileExistsError(f'{args.out} exists; remove it or choose another folder')
+    metrics = json.loads(args.metrics.read_text(encoding='utf-8'))['metrics'] if args.metrics else None
+    trained = read_trained(args.checkpoint)
+    cfg = Config.fromfile(args.config)
+    model, base = build(cfg, args.base)
+    check_base(trained, base, args.checkpoint)
+    dtype = DTYPES[args.dtype] if args.dtype else base.dtype
+    changes = load(model, select(trained, model, args.parts, args.ema, args.checkpoint), dtype)
+    source = cfg.model.get('base', cfg.model).get('pretrained')
+    card = model_card(
+        {key: cfg[key] for key in cfg}, base=str(source or 'random weights'), fingerprint=base.fingerprint,
+        parts=args.parts, checkpoint=Path(args.checkpoint).name, step=trained.step, averages=args.ema, metrics=metrics)
+    write_release(base.network, args.out, base.vocabulary.tokenizer, dtype=dtype, card=card)
+    return changes
+
+
+def main() -> int:
+    args = parse_args()
     try:
-        model = load_trained(args.config, args.checkpoint, args.ema)
-    except (CheckpointError, FileNotFoundError, ValueError) as error:
+        changes = convert(args)
+    except (OSError, ValueError) as error:
         print(f'convert_ckpt_to_hf: {error}', file=sys.stderr)
         return 1
-    base = getattr(model, 'base', model)
-    args.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that the folder is there whole or not at all.
-    with tempfile.TemporaryDirectory(dir=args.out.absolute().parent) as partial:
-        folder = Path(partial) / args.out.name
-        save_released(base.network, folder)
-        base.vocabulary.tokenizer.save_pretrained(folder)
-        folder.rename(args.out)
+    for part, tensors in changes.items():
+        relative, differ = (max(column) for column in zip(*tensors))
+        print(f'{part}: {len(tensors)} tensors changed, by up to {relative:.2%} of their norm; '
+              f'up to {differ:.1%} of the numbers of one differ')
+    if not changes:
+        print('nothing differs from the base')
     print(f'wrote {args.out}')
     return 0
 

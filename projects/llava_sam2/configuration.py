@@ -49,6 +49,11 @@ class Sa2VAConfig(PretrainedConfig):
         return self.vision_config.image_size[0]
 
     @property
+    def grounding_size(self) -> int:
+        """Pixels per side of SAM 2's input."""
+        return sam2_config(**self.grounding_config).prompt_encoder_config.image_size
+
+    @property
     def region_grid(self) -> int:
         """Visual tokens per side of a tile: the pixel shuffle halves the patch raster."""
         return self.image_size // self.vision_config.patch_size[0] // 2
@@ -66,6 +71,8 @@ def _as_config(cls: type[PretrainedConfig], fields: dict | PretrainedConfig | No
 _RELEASED_VISION = dict(qkv_bias='attention_bias', qk_normalization='use_qk_norm')
 #: Fields of released folders that say how the publisher's machine computed, not what the network is.
 _RELEASED_MACHINE = {'attn_implementation', '_attn_implementation_autoset', 'use_flash_attn'}
+#: Tiles that released models read where their config.json says nothing.
+_RELEASED_TILES = 12
 _PARTS = ('vision_config', 'llm_config', 'grounding_config')
 
 
@@ -75,7 +82,7 @@ def config_of_folder(folder: Path, stated: Mapping[str, Any] | None = None) -> S
     Args:
         folder: with config.json. A released one says nothing of SAM 2's sizes: they are hiera-large unless stated.
         stated: arguments of :class:`Sa2VAConfig`, possibly some only, that the folder must agree with. What the folder
-            leaves open is taken from here.
+            leaves open is taken from here; and ``max_num_tiles``, which is a choice of use.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -95,6 +102,8 @@ def config_of_folder(folder: Path, stated: Mapping[str, Any] | None = None) -> S
             _check_field(file, f'{part}.{name}', value, known.get(part, {}))
         found[part] = {**found.get(part, {}), **own}
     for name, value in stated.items():
+        if name == 'max_num_tiles':
+            continue
         _check_field(file, name, value, known)
     return Sa2VAConfig(**found | stated)
 
@@ -113,9 +122,11 @@ def _from_released(found: dict[str, Any]) -> dict[str, Any]:
         {name: value for name, value in found.get(part, {}).items() if name not in _RELEASED_MACHINE}
         for part in ('vision_config', 'llm_config')
     )
-    # The publisher's template, tiles and class names are settings of their own code.
+    # The publisher's template and class names are settings of their own code.
     return dict(
-        vision_config={_RELEASED_VISION.get(name, name): value for name, value in vision.items()}, llm_config=llm
+        vision_config={_RELEASED_VISION.get(name, name): value for name, value in vision.items()},
+        llm_config=llm,
+        max_num_tiles=found.get('max_dynamic_patch', _RELEASED_TILES),
     )
 
 

@@ -1,7 +1,7 @@
 """Greedy decoding of a left-padded batch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import torch
 from transformers import DynamicCache
@@ -13,10 +13,17 @@ from .vocabulary import Vocabulary
 
 @dataclass
 class Decoded:
-    """Greedy output of one row: token ids before the terminator, and whether the terminator was reached."""
+    """Greedy output of one row.
+
+    Attributes:
+        ids: tokens before the one in which the terminator begins (its first character may share a token with a '.').
+        ended: whether the terminator was reached.
+        said: the tokens of the terminator too.
+    """
 
     ids: list[int]
     ended: bool
+    said: list[int] = field(default_factory=list, compare=False)
 
 
 @torch.no_grad()
@@ -29,6 +36,7 @@ def greedy_decode(
     forbidden: torch.Tensor | None = None,
     forbidden_first: torch.Tensor | None = None,
     poll: Callable[[], None] | None = None,
+    stop_ids: Collection[int] = (),
 ) -> list[Decoded]:
     """Continue each row of a left-padded batch until the terminator string or ``max_new_tokens`` tokens.
 
@@ -41,6 +49,7 @@ def greedy_decode(
         forbidden: (V,) bool, tokens never emitted.
         forbidden_first: (V,) bool, tokens that may not come first; default ``forbidden``.
         poll: called before each token; decoding ends with whatever it raises.
+        stop_ids: single tokens that end a row as the terminator does.
 
     Raises:
         ValueError: when the batch is padded on the right (the first token would follow a pad, D6).
@@ -69,7 +78,7 @@ def greedy_decode(
         for row, index in enumerate(token.tolist()):
             if not finished[row]:
                 ids[row].append(index)
-                lengths[row] = vocabulary.caption_length(ids[row])
+                lengths[row] = len(ids[row]) - 1 if index in stop_ids else vocabulary.caption_length(ids[row])
                 # By the row alone: how long the others are must not change what it says.
                 finished[row] = lengths[row] is not None or (
                     len(ids[row]) > max_new_tokens and not vocabulary.may_be_ending(ids[row])
@@ -81,5 +90,6 @@ def greedy_decode(
         position_ids = position_ids[:, -1:] + 1
     ended = [length is not None and length <= max_new_tokens for length in lengths]
     return [
-        Decoded(row[: length if whole else max_new_tokens], whole) for row, length, whole in zip(ids, lengths, ended)
+        Decoded(row[: length if whole else max_new_tokens], whole, row if whole else row[:max_new_tokens])
+        for row, length, whole in zip(ids, lengths, ended)
     ]

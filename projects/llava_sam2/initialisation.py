@@ -101,6 +101,11 @@ def initialise_grounding(network: Sa2VANetwork) -> None:
     for module in network.grounding_encoder.modules():
         if module not in trunk and hasattr(module, 'reset_parameters'):
             module.reset_parameters()
+    initialise_seg_head(network)
+
+
+def initialise_seg_head(network: Sa2VANetwork) -> None:
+    """Draw the weights of the ``[SEG]`` head anew, after He et al. 2015; see :func:`initialise_grounding`."""
     for module in network.text_hidden_fcs:
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity='relu')

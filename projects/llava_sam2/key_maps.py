@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-_SAM2 = 'grounding_encoder.sam2_model.'
+SAM2_PREFIX = _SAM2 = 'grounding_encoder.sam2_model.'
 
 #: SAM 2's video memory. It is not used for single frames; an export carries it through untouched, all or none.
 CARRIED_PREFIXES = tuple(
@@ -92,13 +92,13 @@ def released_parts(own: str, num_rows: int) -> list[Part]:
     """Where one tensor of the network lies in the released layout.
 
     Args:
-        own: name in the network, with or without PEFT's ``base_layer``.
+        own: name in the network, with or without PEFT's ``base_layer`` and ``token_adapter``.
         num_rows: size of its first axis.
     """
     if own == 'grounding_encoder.prompt_encoder.point_embed.weight':
         name = _SAM2 + 'sam_prompt_encoder.point_embeddings.{}.weight'
         return [Part(own, slice(i, i + 1), name.format(i), slice(0, 1)) for i in range(num_rows)]
-    name = own.replace('.base_layer.', '.')
+    name = own.replace('.token_adapter.base_layer.', '.').replace('.base_layer.', '.')
     for pattern, replacement in _RENAMES:
         name, renamed = pattern.subn(replacement, name)
         if renamed:
@@ -110,18 +110,34 @@ def released_parts(own: str, num_rows: int) -> list[Part]:
 
 
 def released_table(shapes: Mapping[str, Iterable[int]]) -> dict[str, list[Part]]:
-    """Released name to its parts, for all tensors of a network given by name and shape (LoRA tensors left out)."""
+    """Released name to its parts, for all tensors of a network given by name and shape.
+
+    What PEFT adds beside them is left out: LoRA, and rows that are trained alone.
+    """
     table: dict[str, list[Part]] = {}
     for own, shape in shapes.items():
-        if is_lora(own):
+        if is_lora(own) or is_token_rows(own):
             continue
         for part in released_parts(own, next(iter(shape))):
             table.setdefault(part.name, []).append(part)
     return table
 
 
+def own_to_released(shapes: Mapping[str, Iterable[int]]) -> dict[str, list[Part]]:
+    """Released name to the parts that it is joined from, in the order of its rows; a shared buffer counts once."""
+    return {
+        name: [part for _, part in sorted({part.rows.start: part for part in parts}.items())]
+        for name, parts in released_table(shapes).items()
+    }
+
+
 def is_lora(name: str) -> bool:
     return '.lora_A.' in name or '.lora_B.' in name
+
+
+def is_token_rows(name: str) -> bool:
+    """Whether a tensor holds the rows of single tokens that PEFT trains in place of a whole matrix."""
+    return '.trainable_tokens_delta.' in name
 
 
 def is_carried(released: str) -> bool:

@@ -14,15 +14,16 @@ from peft import LoraConfig, get_peft_model
 
 from . import prompts
 from .checkpoint import load_pretrained
-from .configuration import Sa2VAConfig, config_of_folder
-from .initialisation import build_network, initialise_grounding
-from .key_maps import is_lora
+from .configuration import Sa2VAConfig
+from .initialisation import build_network, initialise_grounding, initialise_seg_head
+from .key_maps import is_lora, is_token_rows
 from .losses import dice, mask_targets, point_bce, point_values, sample_points, token_cross_entropy
-from .paths import resolve
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
 from .randomness import generator_for
 from .rows import caption_row, segmentation_row
 from .sequences import IGNORE, Batch, Row, pad_rows
+from .sources import config_of_source, resolved
+from .token_rows import TOKEN_MODULES, added_token_ids
 from .tokenizer import build_tokenizer
 from .vocabulary import Vocabulary
 
@@ -72,12 +73,16 @@ class VideoLLaVASAMModel(BaseModel):
         tokenizer: folder of the tokenizer, or ``dict(type=callable, ...)`` that builds one.
         network: sizes, as arguments of :class:`Sa2VAConfig`. With ``pretrained`` they come from its config.json, and
             what is stated here must agree with it.
-        pretrained: folder with config.json and weights in the released layout.
+        pretrained: weights to start from: a folder with config.json in the released layout, or a file or dict of what
+            :mod:`llava_sam2.sources` lists, such as ``dict(mllm=folder, sam2=file)``. With a file alone ``network``
+            must state all sizes.
         random_weights: build from ``network`` without weights, and say so.
         dtype: ``float32`` or ``bfloat16``, of the frozen weights. Trained ones are fp32; beside bf16 ones passes run
             under autocast, unless the whole module has been cast, as DeepSpeed's bf16 does.
         trainable: keys of :data:`TRAINABLE_PARTS`; everything else is frozen.
         lora: ``r``, ``alpha`` and ``dropout`` of LoRA on all linear layers of the language model, or None.
+        train_token_rows: with LoRA, train the embedding and head rows of the five added tokens too. Needed to start
+            from InternVL, which has none.
         loss_mask: ``weight``, ``num_points``, ``oversample_ratio`` and ``importance_ratio`` of the mask loss.
         loss_dice: ``weight`` and ``eps``.
         single_template_steps: so many steps ask and answer in one way only. From random weights the ``[SEG]`` state
@@ -95,11 +100,12 @@ class VideoLLaVASAMModel(BaseModel):
         self,
         tokenizer: str | dict | Callable,
         network: dict | None = None,
-        pretrained: str | None = None,
+        pretrained: str | dict | None = None,
         random_weights: bool = False,
         dtype: str = 'float32',
         trainable: Sequence[str] = ('mlp1', 'text_hidden_fcs', 'mask_decoder'),
         lora: dict | None = None,
+        train_token_rows: bool = False,
         loss_mask: dict | None = None,
         loss_dice: dict | None = None,
         single_template_steps: int = 0,
@@ -119,27 +125,40 @@ class VideoLLaVASAMModel(BaseModel):
             raise ValueError(f'model.trainable names {sorted(unknown)}, known parts are {list(TRAINABLE_PARTS)}')
         if dtype not in DTYPES:
             raise ValueError(f'model.dtype={dtype!r} is unknown, use one of {list(DTYPES)}')
+        if train_token_rows and lora is None:
+            raise ValueError('model.train_token_rows=True trains rows beside LoRA: set model.lora, or train all of '
+                             '"language_model"')
         self.dtype = DTYPES[dtype]
         if pretrained is None:
             if network is None:
                 raise ValueError('model.random_weights=True needs the sizes in model.network')
             config = Sa2VAConfig(**network)
         else:
-            folder = resolve(pretrained)
-            config = config_of_folder(folder, network)
+            source = resolved(pretrained)
+            config = config_of_source(source, network)
+        config.max_num_tiles = (network or {}).get('max_num_tiles', 1)  # what is trained, whatever the folder reads
+        tokens = build_tokenizer(tokenizer)
+        if pretrained is not None and 'mllm' in source:  # which has no rows for the added tokens yet
+            config.llm_config.vocab_size = max(config.llm_config.vocab_size, len(tokens))
+        self.config = config
+        self.vocabulary = Vocabulary(tokens, config.llm_config.vocab_size)
         self.network = build_network(config, self.dtype)
         self._freeze(trainable)
         if pretrained is None:
             initialise_grounding(self.network)
         else:
             # Before LoRA wraps the language model: afterwards its tensors have other names (D1).
-            report = load_pretrained(self.network, folder)
+            rows_are_trained = train_token_rows or 'language_model' in trainable
+            report = load_pretrained(
+                self.network, source, token_ids=added_token_ids(tokens),
+                train_token_rows=rows_are_trained and 'text_hidden_fcs' in trainable,
+            )
+            if 'text_hidden_fcs.0.weight' in report.drawn:
+                initialise_seg_head(self.network)
             print_log(str(report), logger='current')
         self.random_weights = random_weights
         #: Fingerprint of the weights that training starts from.
         self.fingerprint = 'random weights' if random_weights else report.fingerprint
-        self.config = self.network.config
-        self.vocabulary = Vocabulary(build_tokenizer(tokenizer), self.config.llm_config.vocab_size)
         self.loss_mask = dict(weight=2.0, num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
         self.loss_mask.update(loss_mask or {})
         self.loss_dice = dict(weight=0.5, eps=1.0)
@@ -147,7 +166,7 @@ class VideoLLaVASAMModel(BaseModel):
         self.single_template_steps = single_template_steps
         self.seed = seed
         if lora is not None:
-            self._add_lora(**lora)
+            self._add_lora(**lora, token_rows=train_token_rows)
         if checkpointing:
             # The reentrant form makes autograd.grad return None for every LoRA tensor without a word.
             self.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
@@ -163,15 +182,20 @@ class VideoLLaVASAMModel(BaseModel):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 
-    def _add_lora(self, r: int, alpha: int, dropout: float = 0.0) -> None:
+    def _add_lora(self, r: int, alpha: int, dropout: float = 0.0, token_rows: bool = False) -> None:
+        ids = sorted(added_token_ids(self.vocabulary.tokenizer).values())
         config = LoraConfig(
-            r=r, lora_alpha=alpha, lora_dropout=dropout, bias='none', target_modules=list(_LORA_LAYERS)
+            r=r, lora_alpha=alpha, lora_dropout=dropout, bias='none', target_modules=list(_LORA_LAYERS),
+            # For embedding and head: a plain list would leave out the head, which is not tied to the embedding.
+            trainable_token_indices={name: ids for name in TOKEN_MODULES} if token_rows else None,
         )
         keep = {name for name, p in self.network.named_parameters() if p.requires_grad}
         # The layers are replaced in place, so the network keeps its own Qwen2 class and no wrapper stands in between.
         get_peft_model(self.network.language_model, config)
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad = name in keep or is_lora(name)
+            parameter.requires_grad = name in keep or is_lora(name) or is_token_rows(name)
+            if is_token_rows(name):
+                parameter.data = parameter.data.float()  # as LoRA's already are
 
     def trainables(self) -> dict[str, torch.nn.Parameter]:
         """Name (as in ``state_dict``) to parameter, in a fixed order."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import InternVLVisionModel, PreTrainedModel, Qwen2ForCausalLM, Sam2Model
 
@@ -140,6 +141,17 @@ class Sa2VANetwork(PreTrainedModel):
             return masks[:, :, 0]
         best = predicted_iou.argmax(dim=-1)[..., None, None, None]
         return masks.take_along_dim(best, dim=2)[:, :, 0]
+
+
+def binary_masks(logits: torch.Tensor, *sizes: tuple[int, int]) -> torch.Tensor:
+    """Masks (I, N, H, W), bool, from logits (I, N, h, w), resized bilinearly to each of ``sizes`` in turn.
+
+    The released models go through SAM 2's input size to the original one.
+    """
+    logits = logits.float()
+    for size in sizes:
+        logits = F.interpolate(logits, size=size, mode='bilinear')
+    return logits > 0
 
 
 def pixel_shuffle(features: torch.Tensor) -> torch.Tensor:

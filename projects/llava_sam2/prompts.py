@@ -4,11 +4,15 @@ Training, evaluation and export build their text here and nowhere else. The stri
 models (reference/protocol.md); the newline form of the chat template is the one that inference uses.
 """
 
+from collections.abc import Sequence
+
 IMG_START, IMG_END, IMG_CONTEXT = '<img>', '</img>', '<IMG_CONTEXT>'
 REGION_START, REGION_END = '<vp>', '</vp>'
 SEG = '[SEG]'
 #: Added to the InternVL tokenizer, in this order (ids 151674..151678 in the released 4B model).
 ADDED_TOKENS = (SEG, '<p>', '</p>', REGION_START, REGION_END)
+#: Stands for the image in a user's own text.
+IMAGE_PLACEHOLDER = '<image>'
 #: Ends every answer. It is ordinary text of several tokens, not a special token.
 TERMINATOR = '<|end|>'
 
@@ -43,9 +47,28 @@ def image_block(num_tokens: int) -> str:
     return IMG_START + IMG_CONTEXT * num_tokens + IMG_END
 
 
+def image_blocks(num_images: int, num_tokens: int) -> str:
+    """Several frames, one block each."""
+    return '\n'.join([image_block(num_tokens)] * num_images)
+
+
+def region_list(num_region_tokens: Sequence[int]) -> str:
+    """What follows the image when regions are asked about; a region's tokens repeat the image tokens it touches."""
+    regions = ', '.join(
+        f'region{index}{REGION_START}{IMG_CONTEXT * num_tokens}{REGION_END}'
+        for index, num_tokens in enumerate(num_region_tokens, start=1)
+    )
+    return f'\nThere are {len(num_region_tokens)} part regions in the picture: {regions}.\n'
+
+
 def chat(text: str) -> str:
     """One user turn, up to where the answer begins."""
     return INSTRUCTION.format(input=text)
+
+
+def turn(text: str, prediction: str) -> str:
+    """A question with its answer, as it stands before the next question of a dialogue."""
+    return chat(text) + answer(prediction) + '\n'
 
 
 def answer(text: str) -> str:
@@ -77,6 +100,4 @@ def split_segmentation_prompt(question: str, num_image_tokens: int) -> tuple[str
 
 def caption_prompt(num_image_tokens: int, num_region_tokens: int, question: str = CAPTION_QUESTION) -> str:
     """Prompt that asks for a description of one region; its tokens repeat the image tokens that the mask touches."""
-    region = REGION_START + IMG_CONTEXT * num_region_tokens + REGION_END
-    image = image_block(num_image_tokens)
-    return chat(f'{image}\nThere are 1 part regions in the picture: region1{region}.\n{question}')
+    return chat(image_block(num_image_tokens) + region_list([num_region_tokens]) + question)

@@ -54,6 +54,20 @@ def caption_row(
     return Row(ids, [IGNORE] * len(ids), image, region=region)
 
 
+def chat_row(
+    vocabulary: Vocabulary, prompt: str, images: Sequence[int] = (), regions: torch.Tensor | None = None
+) -> Row:
+    """Any prompt, to be continued.
+
+    Args:
+        prompt: whole text of the dialogue, with its image and region tokens.
+        images: the tiles or frames that the image tokens stand for, in this order.
+        regions: (R, grid, grid) bool, cells of the last image.
+    """
+    ids = vocabulary.encode(prompt)
+    return Row(ids, [IGNORE] * len(ids), images, region=None if regions is None else regions.flatten(1))
+
+
 def _target(vocabulary: Vocabulary, answer: str) -> list[int]:
     # Apart from the prompt, as at inference, where the prompt is encoded alone and the answer follows.
     return vocabulary.encode(prompts.answer(answer)) if answer else []

@@ -15,15 +15,16 @@ class Row:
     Attributes:
         input_ids: token ids; image and region tokens and caption slots hold placeholders.
         labels: same length, ``IGNORE`` where nothing is supervised. ``labels[i]`` is predicted at position i - 1.
-        image: index of the row's image in the batch of images.
-        region: (n,) bool over the image's tokens, row-major; the cells that are repeated in the region prompt.
+        image: index of the row's image in the batch of images; several indices for tiles or frames, none for mere text.
+        region: (n,) bool over the last image's tokens, row-major; the cells that are repeated in the region prompt.
+            (R, n) for several regions.
         soft: (t, D) caption embeddings that replace the token embeddings at ``slot`` .. ``slot + t - 1``.
         slot: first position of the caption slot.
     """
 
     input_ids: list[int]
     labels: list[int]
-    image: int
+    image: int | Sequence[int]
     region: torch.Tensor | None = None
     soft: torch.Tensor | None = None
     slot: int = 0
@@ -31,6 +32,16 @@ class Row:
     def __post_init__(self):
         if len(self.input_ids) != len(self.labels):
             raise ValueError(f'{len(self.input_ids)} tokens but {len(self.labels)} labels')
+
+    def visual_index(self, num_image_tokens: int) -> torch.Tensor:
+        """(K,) which of the batch's image features, counted through all images, fill the row's image tokens."""
+        images = [self.image] if isinstance(self.image, int) else list(self.image)
+        tokens = torch.arange(num_image_tokens)
+        index = [tokens[:0]] + [tokens + image * num_image_tokens for image in images]
+        # The whole image first, then the cells of each region once more.
+        for region in () if self.region is None else self.region.reshape(-1, num_image_tokens):
+            index.append(region.nonzero()[:, 0] + images[-1] * num_image_tokens)
+        return torch.cat(index)
 
 
 @dataclass
@@ -103,9 +114,7 @@ def pad_rows(
         if row.soft is not None:
             slot_mask[index, start + row.slot : start + row.slot + len(row.soft)] = True
         starts.append(start)
-        # The whole image first, then the cells of the region once more.
-        cells = [torch.arange(num_image_tokens)] + ([] if row.region is None else [row.region.nonzero()[:, 0]])
-        visual.append(torch.cat(cells) + row.image * num_image_tokens)
+        visual.append(row.visual_index(num_image_tokens))
         if (found := row.input_ids.count(image_token_id)) != len(visual[-1]):
             raise ValueError(f'row {index} has {found} image tokens, but its image and region have {len(visual[-1])}')
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -47,9 +47,11 @@ class Vocabulary:
         """Encode one string as a whole, so that tokens at its seams are the ones inference sees (D13)."""
         # Special tokens stand alone, so a run of image tokens needs to be read only once.
         runs = [len(run) // len(IMG_CONTEXT) for run in _IMAGE_RUN.findall(text)]
-        ids = self.tokenizer.backend_tokenizer.encode(
-            _IMAGE_RUN.sub(IMG_CONTEXT, text), add_special_tokens=False
-        ).ids
+        text = _IMAGE_RUN.sub(IMG_CONTEXT, text)
+        if self.tokenizer.is_fast:
+            ids = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.tokenizer.encode(text, add_special_tokens=False)
         if not runs:
             return ids
         lengths = iter(runs)

@@ -1,46 +1,26 @@
 """Weights in and out: what goes in comes out, and nothing is loaded in part."""
 
 import json
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_sam2.checkpoint import CheckpointError, load_pretrained, released_state, save_released
+from llava_sam2 import checkpoint
+from llava_sam2.checkpoint import (CheckpointError, inspect, load_pretrained, released_shapes, released_state,
+                                   save_released)
 from llava_sam2.configuration import Sa2VAConfig
-from llava_sam2.key_maps import CARRIED_PREFIXES, released_to_training
+from llava_sam2.fingerprint import CACHE, fingerprint
+from llava_sam2.key_maps import is_carried, released_to_training
 from llava_sam2.network import Sa2VANetwork
+from llava_sam2.sources import assemble
+from llava_sam2.video_memory import video_memory_shapes
 
 QKV = 'vision_model.encoder.layers.0.attn.qkv.weight'
-
-
-@pytest.fixture(scope='module')
-def sizes(network_sizes):
-    return dict(network_sizes, mask_selection='predicted_iou')
-
-
-@pytest.fixture(scope='module')
-def network(sizes):
-    torch.manual_seed(1)
-    return Sa2VANetwork(Sa2VAConfig(**sizes)).eval()
-
-
-@pytest.fixture(scope='module')
-def folder(network, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('released')
-    save_released(network, folder)
-    return folder
-
-
-@pytest.fixture
-def other(sizes):
-    torch.manual_seed(2)
-    return Sa2VANetwork(Sa2VAConfig(**sizes)).eval()
-
-
-@pytest.fixture
-def tensors(folder):
-    return load_file(folder / 'model.safetensors')
+EMBED, HEAD = 'language_model.model.embed_tokens.weight', 'language_model.lm_head.weight'
+MEMORY = 'grounding_encoder.sam2_model.no_obj_ptr'
 
 
 def copies(network):
@@ -52,18 +32,26 @@ def assert_equal_states(first, second):
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
-def refused(network, source, message):
+def refused(network, source, message, **options):
     before = copies(network)
     with pytest.raises(CheckpointError, match=message) as error:
-        load_pretrained(network, source)
-    assert str(source) in str(error.value)
+        load_pretrained(network, source, **options)
     assert_equal_states(network.state_dict(), before)
+    assert not hasattr(network, 'carried')
+    return str(error.value)
 
 
-def test_round_trip_is_bit_equal(network, folder, other):
+# -- whole models ---------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_is_bit_equal(network, folder, tensors, other, tmp_path):
     report = load_pretrained(other, folder)
     assert_equal_states(other.state_dict(), network.state_dict())
-    assert sum(report.found.values()) == len(load_file(folder / 'model.safetensors'))
+    assert sum(report.found.values()) + report.carried == len(tensors) and set(report.found) == set(checkpoint.PARTS)
+    assert not (report.missing or report.unexpected or report.reshaped or report.drawn)
+    assert 'mlp1 6, ' in str(report) and f'carried through {report.carried}' in str(report)
+    save_released(other, tmp_path)
+    assert_equal_states(load_file(tmp_path / 'model.safetensors'), tensors)
     config = Sa2VAConfig.from_pretrained(folder)
     assert (config.mask_selection, config.image_size) == ('predicted_iou', 112)
     assert config.grounding_config['d_model'] == 32
@@ -81,7 +69,6 @@ def test_joined_and_split_tensors(network, tensors):
 
 def test_sharded_folder_and_training_names(network, tensors, other, tmp_path):
     names = {released_to_training(name): name for name in tensors}
-    assert any(name.startswith('mllm.model.vision_model.') for name in names)
     shards = [sorted(names)[::2], sorted(names)[1::2]]
     weight_map = {}
     for index, shard in enumerate(shards):
@@ -91,20 +78,46 @@ def test_sharded_folder_and_training_names(network, tensors, other, tmp_path):
     load_pretrained(other, tmp_path)
     assert_equal_states(other.state_dict(), network.state_dict())
     (tmp_path / 'shard1.safetensors').unlink()
-    refused(other, tmp_path, 'shard1.safetensors is missing')
+    refused(Sa2VANetwork(other.config), tmp_path, 'shard1.safetensors is missing')
+
+
+def test_names_and_shapes_of_the_4b_model_and_back(shared_dir):
+    file = shared_dir / 'reference' / 'sa2va_4b_hf_keys.json'
+    if not file.is_file():
+        pytest.skip(f'no {file.name} in ../shared/reference')
+    released = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
+    with torch.device('meta'):
+        network = Sa2VANetwork(Sa2VAConfig(
+            vision_config=dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+                               image_size=448, patch_size=14, attention_bias=True),
+            llm_config=dict(hidden_size=2048, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2,
+                            intermediate_size=11008, vocab_size=151679, tie_word_embeddings=False),
+        ))
+    assert released_shapes(network) | video_memory_shapes() == released and len(released) == 1685
+    network.carried = {name: torch.empty(shape, device='meta') for name, shape in video_memory_shapes().items()}
+    assert {name: tuple(tensor.shape) for name, tensor in released_state(network).items()} == released
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_missing_tensor_is_refused(tensors, other, tmp_path):
     del tensors[QKV]
     save_file(tensors, tmp_path / 'x.safetensors')
-    refused(other, tmp_path / 'x.safetensors', f'1 tensors are missing: {QKV}')
+    refused(other, tmp_path / 'x.safetensors', f'x.safetensors .* 1 tensors of vision_model are missing: {QKV}')
 
 
-def test_unexpected_tensor_is_refused(tensors, other, tmp_path):
-    save_file(tensors | {'mlp1.9.weight': torch.zeros(2)}, tmp_path / 'x.safetensors')
-    refused(other, tmp_path / 'x.safetensors', r'1 tensors are not expected: mlp1\.9\.weight')
-    save_file(tensors | {'mlp2.0.weight': torch.zeros(2)}, tmp_path / 'y.safetensors')
-    refused(other, tmp_path / 'y.safetensors', r'1 tensors belong to no part: mlp2\.0\.weight')
+def test_renamed_tensor_is_refused(tensors, other, tmp_path):
+    tensors['mlp1.9.weight'] = tensors.pop('mlp1.1.weight')
+    save_file(tensors, tmp_path / 'x.safetensors')
+    refused(other, tmp_path / 'x.safetensors',
+            r'1 tensors of mlp1 are missing: mlp1\.1\.weight; 1 tensors of mlp1 are not expected: mlp1\.9\.weight in x')
+
+
+def test_tensor_of_no_part_is_refused(tensors, other, tmp_path):
+    save_file(tensors | {'mlp2.0.weight': torch.zeros(2)}, tmp_path / 'x.safetensors')
+    for parts in (tuple(checkpoint.PARTS), ['mlp1']):
+        refused(other, tmp_path / 'x.safetensors', r'1 tensors of other are not expected: mlp2\.0\.weight', parts=parts)
 
 
 @pytest.mark.parametrize('change', [lambda t: t[1:], lambda t: t.T, lambda t: t.flatten()])
@@ -113,17 +126,27 @@ def test_wrong_shape_is_refused(tensors, other, tmp_path, change):
     assert tensors[QKV].shape[0] != tensors[QKV].shape[1]
     tensors[QKV] = change(tensors[QKV]).contiguous()
     save_file(tensors, tmp_path / 'x.safetensors')
-    refused(other, tmp_path / 'x.safetensors', f'1 tensors have another shape: {QKV} .*expected')
+    refused(other, tmp_path / 'x.safetensors',
+            f'1 tensors of vision_model have another shape: {QKV} .*, expected .*x.safetensors')
 
 
-def test_truncated_file_is_refused(folder, other, tmp_path):
-    data = (folder / 'model.safetensors').read_bytes()
-    (tmp_path / 'model.safetensors').write_bytes(data[: len(data) // 2])
-    refused(other, tmp_path, 'model.safetensors is not a whole safetensors file')
+def test_whole_numbers_are_no_weights(tensors, other, tmp_path):
+    tensors[QKV] = tensors[QKV].to(torch.int8)
+    save_file(tensors, tmp_path / 'x.safetensors')
+    refused(other, tmp_path / 'x.safetensors', f'{QKV} is of integers, expected floating-point')
 
 
-def test_missing_folder_is_refused(other, tmp_path):
-    refused(other, tmp_path / 'nowhere', 'no weights at')
+def test_late_fault_changes_nothing(tensors, other, tmp_path):
+    """The last tensor by name is wrong; the first must not have been copied."""
+    last = max(tensors)
+    tensors[last] = tensors[last][..., :-1].contiguous()
+    save_file(tensors, tmp_path / 'x.safetensors')
+    refused(other, tmp_path / 'x.safetensors', last)
+
+
+@pytest.mark.parametrize('source', ['nowhere', 'nowhere.pth'])
+def test_missing_source_is_refused(other, tmp_path, source):
+    refused(other, tmp_path / source, 'no weights at .*nowhere')
 
 
 def test_only_the_named_parts_are_loaded(network, folder, other):
@@ -137,25 +160,96 @@ def test_only_the_named_parts_are_loaded(network, folder, other):
         load_pretrained(other, folder, parts=['mlp2'])
 
 
-@pytest.fixture
-def carried():
-    """One tensor of every group of SAM 2's video memory."""
-    names = [prefix + 'weight' if prefix.endswith('.') else prefix for prefix in CARRIED_PREFIXES]
-    return {name: torch.full((2,), float(index)) for index, name in enumerate(names)}
+# -- video memory ---------------------------------------------------------------------------------------------------
 
 
-def test_video_memory_is_carried_through(tensors, carried, other, folder, tmp_path):
-    save_file(tensors | carried, tmp_path / 'x.safetensors')
-    assert load_pretrained(other, tmp_path / 'x.safetensors').carried == len(carried)
+def test_video_memory_is_carried_through(folder, tensors, memory, other, tmp_path):
+    assert load_pretrained(other, folder).carried == len(memory)
+    assert_equal_states(other.carried, memory)
     load_pretrained(other, folder, parts=['mlp1'])  # another part from elsewhere does not drop it
-    save_released(other, tmp_path / 'out')
-    assert_equal_states(load_file(tmp_path / 'out' / 'model.safetensors'), tensors | carried)
+    assert_equal_states(other.carried, memory)
+    save_file({name: tensor for name, tensor in tensors.items() if not is_carried(name)}, tmp_path / 'x.safetensors')
+    assert load_pretrained(other, tmp_path / 'x.safetensors').carried == 0 and other.carried == {}
 
 
-def test_video_memory_is_all_or_none(tensors, carried, other, tmp_path):
-    del carried[CARRIED_PREFIXES[2] + 'weight']
-    save_file(tensors | carried, tmp_path / 'x.safetensors')
-    refused(other, tmp_path / 'x.safetensors', f'memory are missing: {CARRIED_PREFIXES[2]}')
+@pytest.mark.parametrize('change, message', [
+    (lambda t: t.pop(MEMORY), f'1 tensors of grounding_encoder are missing: {MEMORY}'),
+    (lambda t: t.update({MEMORY: torch.zeros(1, 31)}), f'have another shape: {MEMORY} .1, 31., expected .1, 32.'),
+    (lambda t: t.update({MEMORY.replace('no_obj_ptr', 'obj_ptr_proj.layers.7.bias'): torch.zeros(32)}),
+     r'are not expected: \S+obj_ptr_proj\.layers\.7\.bias'),
+])
+def test_every_tensor_of_the_video_memory_counts(tensors, other, tmp_path, change, message):
+    change(tensors)
+    save_file(tensors, tmp_path / 'x.safetensors')
+    refused(other, tmp_path / 'x.safetensors', message)
+
+
+# -- rows of the added tokens ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', [EMBED, HEAD])
+def test_zero_rows_of_added_tokens_are_refused(tensors, other, token_ids, tmp_path, name):
+    tensors[name][token_ids['<vp>']] = 0
+    save_file(tensors, tmp_path / 'x.safetensors')
+    said = refused(other, tmp_path / 'x.safetensors', f'{name} has only zeros in row .*, which is <vp>',
+                   token_ids=token_ids)
+    assert 'x.safetensors' in said and 'same folder of a Sa2VA model' in said
+    load_pretrained(other, tmp_path / 'x.safetensors')  # without a tokenizer nobody knows
+
+
+def test_rows_beyond_the_matrix_are_refused(folder, other, token_ids):
+    refused(other, folder, f'{EMBED} has 640 rows, and .SEG. is token 640', token_ids={**token_ids, '[SEG]': 640})
+
+
+# -- memory and fingerprint -----------------------------------------------------------------------------------------
+
+
+def test_tensors_are_read_one_by_one_and_once(folder, other, monkeypatch, tensors):
+    assembled, alive, count = assemble(folder), [], 0
+
+    def watched(stored):
+        def read():
+            nonlocal count
+            count += 1
+            assert [name for name, reference in alive if reference() is not None] == []
+            tensor = stored.read().clone()
+            alive.append((stored.name, weakref.ref(tensor)))
+            return tensor
+
+        return replace(stored, read=read)
+
+    assembled.tensors = {name: watched(stored) for name, stored in assembled.tensors.items()}
+    monkeypatch.setattr(checkpoint, 'assemble', lambda *args: assembled)
+    load_pretrained(other, folder)
+    assert count == len(tensors)
+
+
+def test_fingerprint_is_of_all_tensors_and_cached(folder, tensors, other, monkeypatch):
+    (folder / CACHE).unlink(missing_ok=True)
+    expected = fingerprint(tensors)
+    assert load_pretrained(other, folder).fingerprint == expected
+    assert list(json.loads((folder / CACHE).read_text()).values()) == [expected]
+    monkeypatch.setattr(checkpoint, 'Fingerprint', None)  # it is not computed again
+    assert load_pretrained(other, folder).fingerprint == expected
+    assert checkpoint.fingerprint_of(assemble(folder)) == expected
+
+
+def test_fingerprint_of_some_parts_is_their_own(folder, tensors, other):
+    expected = fingerprint({name: tensor for name, tensor in tensors.items() if name.startswith('mlp1.')})
+    assert load_pretrained(other, folder, parts=['mlp1']).fingerprint == expected
+    assert expected not in (folder / CACHE).read_text() if (folder / CACHE).is_file() else True
+
+
+def test_inspection_reads_nothing_and_works_on_meta(folder, sizes, monkeypatch):
+    with torch.device('meta'):
+        network = Sa2VANetwork(Sa2VAConfig(**sizes))
+    assembly = assemble(folder)
+    assembly.tensors = {name: replace(stored, read=None) for name, stored in assembly.tensors.items()}
+    report = inspect(network, assembly)
+    assert report.faults() == '' and sum(report.found.values()) + report.carried == len(assembly.tensors)
+
+
+# -- LoRA -----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

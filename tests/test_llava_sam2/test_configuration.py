@@ -70,6 +70,7 @@ def test_a_released_folder(tmp_path):
     assert config.num_image_tokens == 256 and config.llm_config.vocab_size == 700
     assert config.llm_config._attn_implementation != 'flash_attention_2'
     assert config.mask_selection == 'predicted_iou' and config.grounding_config == {}
+    assert config.max_num_tiles == 12 and config_of_folder(tmp_path, dict(max_num_tiles=1)).max_num_tiles == 1
     with pytest.raises(ValueError, match='vision_config.attention_bias is False, but .* says True'):
         config_of_folder(tmp_path, dict(vision_config=dict(attention_bias=False)))
 

@@ -118,3 +118,18 @@ def test_forbidden_tokens_never_come(model, rows, features, monkeypatch):
     (one,) = decode(model, rows[:1], features, length=20, forbidden=model.vocabulary.special,
                     forbidden_first=model.vocabulary.cannot_begin)
     assert one.ids == [64, 64, 70] and one.ended  # the runner-up in place of what is forbidden
+
+
+def test_a_stop_token_ends_a_row_as_the_terminator_does(model, rows, features, monkeypatch):
+    a, stop = model.vocabulary.encode('a dog')[0], model.vocabulary.tokenizer.eos_token_id
+    Script(monkeypatch, model.network, [a, a, stop, a], [a] * 9)
+    first, second = decode(model, rows[:2], features, length=4, stop_ids=(stop,))
+    assert (first.ids, first.ended, first.said) == ([a, a], True, [a, a, stop])
+    assert (second.ids, second.ended, second.said) == ([a] * 4, False, [a] * 4)
+
+
+def test_what_was_said_includes_the_terminator(model, rows, features, monkeypatch):
+    ids = model.vocabulary.encode('a dog.<|end|>')
+    Script(monkeypatch, model.network, ids + ids)
+    (one,) = decode(model, rows[:1], features, length=20)
+    assert one.said == ids and len(one.ids) < len(ids)

@@ -51,3 +51,15 @@ def test_slot_without_space_before_it_is_refused():
 ])
 def test_phrase(caption, expected):
     assert prompts.phrase(caption) == expected
+
+
+def test_several_frames_and_regions():
+    assert prompts.image_blocks(2, 1) == '<img><IMG_CONTEXT></img>\n<img><IMG_CONTEXT></img>'
+    assert prompts.region_list([1, 2]) == (
+        '\nThere are 2 part regions in the picture: region1<vp><IMG_CONTEXT></vp>, '
+        'region2<vp><IMG_CONTEXT><IMG_CONTEXT></vp>.\n'
+    )
+
+
+def test_a_turn_of_a_dialogue():
+    assert prompts.turn('Who?', 'Me.') == '<|user|>\nWho?<|end|>\n<|assistant|>\nMe.<|end|>\n'

@@ -61,3 +61,13 @@ def test_wrong_number_of_image_tokens_is_refused(ids, region):
 def test_labels_need_the_length_of_the_tokens():
     with pytest.raises(ValueError, match='3 tokens but 2 labels'):
         Row([1, 2, 3], [1, 2], 0)
+
+
+def test_tiles_frames_several_regions_and_mere_text():
+    regions = torch.tensor([[True, False], [True, True]])
+    rows = [row(*[IMAGE] * 7, image=(1, 2), region=regions), row(5, 6, image=())]
+    batch = pad_rows(rows, PAD, IMAGE, 2)
+    # Both images whole, then the cells of each region of the second.
+    assert batch.visual_index.tolist() == [2, 3, 4, 5, 4, 4, 5]
+    assert not batch.visual_mask[1].any()
+    assert pad_rows(rows[1:], PAD, IMAGE, 2).visual_index.tolist() == []

@@ -1,7 +1,10 @@
 """Tables over the tokenizer, against decoding the tokens one by one."""
 
+import json
+
 import pytest
 import torch
+from transformers import AddedToken, Qwen2Tokenizer
 
 from llava_sam2 import prompts
 from llava_sam2.tokenizer import load_tokenizer, train_tokenizer
@@ -106,3 +109,18 @@ def test_too_few_rows_are_refused(vocabulary):
 def test_missing_tokenizer_names_its_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         load_tokenizer(tmp_path)
+
+
+def test_a_slow_tokenizer_gives_the_same_tokens(vocabulary, checkout, tmp_path):
+    """Published examples load with ``use_fast=False``."""
+    backend = json.loads((checkout / 'assets' / 'tiny' / 'tokenizer.json').read_text())
+    (tmp_path / 'vocab.json').write_text(json.dumps(backend['model']['vocab']))
+    (tmp_path / 'merges.txt').write_text('\n'.join(' '.join(pair) for pair in backend['model']['merges']))
+    slow = Qwen2Tokenizer(tmp_path / 'vocab.json', tmp_path / 'merges.txt', unk_token=None)
+    slow.add_tokens([AddedToken(each['content'], normalized=False, special=True) for each in backend['added_tokens']],
+                    special_tokens=True)
+    assert not slow.is_fast
+    text = prompts.caption_prompt(16, 3) + 'a red dog, 2 cats.<|end|>[SEG]'
+    table = Vocabulary(slow, 640)
+    assert table.encode(text) == vocabulary.encode(text)
+    assert table.decode(table.encode(text)) == text and torch.equal(table.special, vocabulary.special)

@@ -77,6 +77,8 @@ class GroundedDataset(Dataset):
         ValueError: an argument makes no sense.
     """
 
+    #: Name, owner and terms of the data, for model cards; models trained on it inherit the terms.
+    licence = ''
     #: Whether captions are full descriptions of their region, which the caption task may learn from.
     describes = False
 

@@ -41,6 +41,8 @@ class DescribeAnythingDataset(GroundedDataset):
         ValueError: an unknown split, or an archive that is refused.
     """
 
+    licence = 'Describe Anything Dataset (NVIDIA): NVIDIA non-commercial licence; pictures as in their sources'
+
     describes = True
 
     def __init__(self, data_root: str | Path, split: str = 'SAV',

@@ -31,6 +31,8 @@ class OpenImagesDataset(GroundedDataset):
         **common: see ``GroundedDataset``.
     """
 
+    licence = 'Open Images V7 (Google): annotations CC BY 4.0, pictures CC BY 2.0'
+
     def __init__(self, data_root: str | Path, split: str = 'train', **common):
         self.split = split
         super().__init__(data_root, **common)

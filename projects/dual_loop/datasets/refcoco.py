@@ -38,6 +38,8 @@ class RefCOCODataset(GroundedDataset):
         ValueError: a split that the variant does not have.
     """
 
+    licence = 'RefCOCO, RefCOCO+, RefCOCOg on COCO 2014: annotations CC BY 4.0, pictures under their Flickr terms'
+
     def __init__(self, data_root: str | Path, dataset: str = 'refcoco', split: str = 'train', split_by: str = 'unc',
                  exclude_image_ids: Iterable[int] | Callable | dict = (), **common):
         if dataset not in VARIANTS:

@@ -28,6 +28,8 @@ class SA1BDataset(GroundedDataset):
         **common: see ``GroundedDataset``.
     """
 
+    licence = 'SA-1B (Meta): SA-1B Dataset Research License, research only'
+
     def __init__(self, data_root: str | Path, **common):
         self._last_file: tuple[str, list] | None = None
         super().__init__(data_root, **common)

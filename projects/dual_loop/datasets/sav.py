@@ -31,6 +31,8 @@ class SAVPairDataset(GroundedDataset):
         **common: see ``GroundedDataset``.
     """
 
+    licence = 'SA-V (Meta): CC BY 4.0'
+
     def __init__(self, data_root: str | Path, **common):
         super().__init__(data_root, **common)
 

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+
+from llava_sam2.pickled import read_pickled
+from llava_sam2.stored import open_tensors
 
 TRAINABLES, EMA, STATE = 'trainables.safetensors', 'ema.safetensors', 'state.json'
 #: Ending of what is being written; nothing reads it.
@@ -88,8 +90,11 @@ def read_trained(path: str | Path) -> Trained:
     check_whole(path)
     if path.is_dir():
         state = json.loads((path / STATE).read_text(encoding='utf-8'))
-        return Trained(trainables=load_file(path / TRAINABLES), ema=load_file(path / EMA), **state)
-    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        trainables, ema = (
+            {name: stored.read() for name, stored in open_tensors(path / file).tensors.items()}
+            for file in (TRAINABLES, EMA))
+        return Trained(trainables=trainables, ema=ema, **state)
+    checkpoint = read_pickled(path)
     if 'state_dict' not in checkpoint or 'meta' not in checkpoint:
         raise ValueError(f'{path} is no checkpoint of a training run: it has no state_dict and meta')
     average = checkpoint.get('ema', dict(values={}, num_updates=0))
