@@ -69,6 +69,9 @@ def select(trained: Trained, model: torch.nn.Module, parts: str, ema: bool, chec
     if ema and not state:
         raise CheckpointError(f'{checkpoint} holds no averages: it was trained without TeacherEMAHook')
     expected = model.trainables() if ema else model.state_dict()
+    if trained.run.get('weights') == 'random weights' and state.keys() < expected.keys():
+        raise CheckpointError(f'{checkpoint} was trained from random weights, which it does not hold (a checkpoint of '
+                              'DeepSpeed has the trained tensors only, and so have averages): it cannot be exported')
     if wrong := sorted(expected.keys() ^ state.keys()):
         raise CheckpointError(f'{checkpoint} does not fit the config: {len(wrong)} tensors are in one of them only, '
                               f'first {wrong[0]}')
@@ -84,7 +87,7 @@ def load(model: torch.nn.Module, selected: Mapping[str, torch.Tensor], dtype: to
     """Put the selected tensors into the model.
 
     Returns:
-        Part of the model -> for each changed tensor |change| / |base|, and the share of numbers that differ as
+        Part of the model -> for each changed tensor |change|^2, |base|^2 and the share of numbers that differ as
         ``dtype``.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict(keep_vars=False).items() if name in selected}
@@ -96,7 +99,7 @@ def load(model: torch.nn.Module, selected: Mapping[str, torch.Tensor], dtype: to
                     if f'{part}.' in name or part == 'other')
         if change.any():
             differ = ((base.float() + change).to(dtype) != base.to(dtype)).float().mean().item()
-            changes.setdefault(part, []).append((change.norm().item() / max(base.float().norm().item(), 1e-30), differ))
+            changes.setdefault(part, []).append((change.norm().item() ** 2, base.float().norm().item() ** 2, differ))
 
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
@@ -153,9 +156,9 @@ def main() -> int:
         print(f'convert_ckpt_to_hf: {error}', file=sys.stderr)
         return 1
     for part, tensors in changes.items():
-        relative, differ = (max(column) for column in zip(*tensors))
-        print(f'{part}: {len(tensors)} tensors changed, by up to {relative:.2%} of their norm; '
-              f'up to {differ:.1%} of the numbers of one differ')
+        change, base, differ = (list(column) for column in zip(*tensors))
+        print(f'{part}: {len(tensors)} tensors changed, by {(sum(change) / sum(base)) ** 0.5:.2%} of their norm; '
+              f'in each {min(differ):.1%} to {max(differ):.1%} of the numbers differ')
     if not changes:
         print('nothing differs from the base')
     print(f'wrote {args.out}')

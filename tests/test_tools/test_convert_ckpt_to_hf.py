@@ -87,7 +87,7 @@ def test_exactly_the_selected_parts_differ_from_the_base(main, trained, base_ten
     expected = {name for name in base_tensors if name.startswith(CHANGED[parts]) and not any(
         part in name for part in never_trained) and ('_proj.weight' in name or 'language_model' not in name)}
     assert differ == expected
-    assert 'tensors changed, by up to' in capsys.readouterr().out
+    assert 'tensors changed, by ' in capsys.readouterr().out
 
 
 def test_merges_lora_in_fp32_onto_the_base(main, trained, base_tensors, tmp_path):
