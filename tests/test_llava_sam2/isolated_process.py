@@ -41,6 +41,13 @@ def answer(case: dict) -> dict:
             seg_embeds = model.text_hidden_fcs(states[batch.input_ids == vocabulary.seg_id])[None]
             maps = model.encode_grounding(case['g_pixel_values'])
             result |= dict(logits=model.logits(states), masks=model.decode_masks(maps, seg_embeds))
+            prompt = modules['rows'].caption_row(
+                vocabulary, model.config.num_image_tokens, 0, case['region'], [])
+            padded = modules['sequences'].pad_rows(
+                [prompt], vocabulary.pad_id, vocabulary.image_id, model.config.num_image_tokens, side='left'
+            )
+            features = model.mlp1(model.encode_vision(case['pixel_values']))
+            result['ids'] = modules['generation'].greedy_decode(model, padded, features, vocabulary, 32)[0].ids
     if 'save' in case:
         model.save_pretrained(case['save'])
     return result

@@ -83,14 +83,16 @@ def answers(folders, scene, frames, tmp_path_factory):
     caption = '<image>' + prompts.CAPTION_QUESTION
     find = '<image>\nPlease segment {} in this image.'
     regions = [torch.from_numpy(scene[1][:1])]
+    shared = dict(
+        row=('a red dog', QUESTION, ANSWER), region=region_grid(torch.from_numpy(scene[1][0]), 4),
+        pixel_values=vision_pixels(pixels, 112)[None], g_pixel_values=grounding_pixels(pixels, 128)[None])
     cases = dict(
         random=dict(
-            folder=folders / 'random-1.0', row=('a red dog', QUESTION, ANSWER),
-            pixel_values=vision_pixels(pixels, 112)[None], g_pixel_values=grounding_pixels(pixels, 128)[None],
+            folder=folders / 'random-1.0', **shared,
             questions=[dict(image=image, text=caption, mask_prompts=regions, max_new_tokens=8)],
         ),
         trained=dict(
-            folder=folders / 'trained',
+            folder=folders / 'trained', **shared,
             questions=[
                 *(dict(image=image, text=find.format(phrase)) for phrase in PHRASES),
                 dict(image=image, text=caption, mask_prompts=regions),
@@ -132,14 +134,21 @@ def close(actual, expected):
 
 
 @torch.no_grad()
-def test_logits_and_mask_logits_are_those_of_the_live_model(answers, random_model, scene):
-    images = encode(random_model, scene[0])
-    row = segmentation_row(random_model.vocabulary, 16, 0, 'a red dog', QUESTION, ANSWER)
-    batch, states = random_model.read([row], images)
-    close(answers['random']['logits'], random_model.logits(states))
-    close(answers['random']['masks'][0], random_model.segment(batch, states, images))
-    for parameter in (p for name, p in random_model.named_parameters() if '.lora_B.' in name):
-        assert parameter.any()
+@pytest.mark.parametrize('name', ['random', 'trained'])
+def test_logits_masks_and_token_ids_are_those_of_the_live_model(answers, name, request, scene):
+    model = request.getfixturevalue(f'{name}_model')
+    images = encode(model, scene[0])
+    row = segmentation_row(model.vocabulary, 16, 0, 'a red dog', QUESTION, ANSWER)
+    batch, states = model.read([row], images)
+    close(answers[name]['logits'], model.logits(states))
+    close(answers[name]['masks'][0], model.segment(batch, states, images))
+    region = region_grid(torch.from_numpy(scene[1][0]), model.config.region_grid)
+    prompt = caption_row(model.vocabulary, 16, 0, region, [])
+    (decoded,) = greedy_decode(
+        model.network, model.pad([prompt], 'left'), model.project(images), model.vocabulary, 32)
+    assert answers[name]['ids'] == decoded.ids and len(decoded.ids) > 3
+    for parameter in (p for name, p in model.named_parameters() if '.lora_B.' in name):
+        assert name == 'trained' or parameter.any()
 
 
 @torch.no_grad()
