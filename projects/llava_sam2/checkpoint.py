@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
 from torch import nn
 
 from .configuration import sam2_config
@@ -20,10 +18,10 @@ from .key_maps import is_carried, own_to_released, released_table
 from .pickled import CheckpointError
 from .sources import TOKEN_ROWS, Assembly, assemble
 from .stored import Stored
-from .token_rows import check_token_rows, trained_rows, with_drawn_rows
+from .token_rows import check_token_rows, with_drawn_rows
 from .video_memory import expected_video_memory
 
-__all__ = ['PARTS', 'CheckpointError', 'LoadReport', 'load_pretrained', 'released_state', 'save_released']
+__all__ = ['PARTS', 'CheckpointError', 'LoadReport', 'load_pretrained']
 
 #: Parts of the model and the released names that belong to each.
 PARTS = {
@@ -255,30 +253,3 @@ def fingerprint_of(assembly: Assembly) -> str:
         known = digest.hexdigest()
         cache.write(known)
     return known
-
-
-@torch.no_grad()
-def released_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Tensors of a network under the released names: LoRA merged in fp32, SAM 2's carried memory included."""
-    state = network.state_dict()
-    for name, module in network.named_modules():
-        if isinstance(module, LoraLayer):
-            own = f'{name}.base_layer.weight'
-            delta = sum(module.get_delta_weight(adapter).float() for adapter in module.active_adapters)
-            state[own] = (state[own].float() + delta).to(state[own].dtype)
-        elif (rows := trained_rows(module)) is not None:
-            state[f'{name}.base_layer.weight'] = rows
-    released = {}
-    for name, pieces in own_to_released({own: tensor.shape for own, tensor in state.items()}).items():
-        # Several own tensors may be rows of one released tensor (q, k, v).
-        released[name] = torch.cat([state[piece.own][piece.own_rows] for piece in pieces]).contiguous()
-    return released | dict(getattr(network, 'carried', {}))
-
-
-def save_released(network: nn.Module, folder: str | Path) -> None:
-    """Write config.json and model.safetensors under the released names into ``folder``."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    network.config.save_pretrained(folder)
-    state = {name: tensor.detach().cpu().clone() for name, tensor in released_state(network).items()}
-    save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})

@@ -80,6 +80,18 @@ def release_of(
     return plan
 
 
+def released_state(network: Sa2VANetwork) -> dict[str, torch.Tensor]:
+    """All tensors of :func:`release_of` at once, for networks that fit twice into memory."""
+    return {name: planned.read() for name, planned in release_of(network).items()}
+
+
+def save_weights(network: Sa2VANetwork, folder: str | Path) -> None:
+    """Write only config.json and the weights, which is what training starts from, into ``folder``."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    network.config.save_pretrained(folder)
+    write_tensors(Path(folder), release_of(network))
+
+
 def _merging_reader(network: Sa2VANetwork) -> Callable[[str], torch.Tensor]:
     state = network.state_dict()
 

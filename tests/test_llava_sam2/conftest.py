@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_sam2.checkpoint import save_released
+from llava_sam2.export import save_weights
 from llava_sam2.configuration import Sa2VAConfig
 from llava_sam2.key_maps import SAM2_PREFIX, released_to_training
 from llava_sam2.network import Sa2VANetwork
@@ -44,7 +44,7 @@ def memory():
 def folder(network, memory, tmp_path_factory):
     """A released folder, whole."""
     folder = tmp_path_factory.mktemp('released')
-    save_released(network, folder)
+    save_weights(network, folder)
     file = folder / 'model.safetensors'
     save_file(load_file(file) | memory, file)
     return folder

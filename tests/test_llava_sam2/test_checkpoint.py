@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava_sam2 import checkpoint
-from llava_sam2.checkpoint import (CheckpointError, inspect, load_pretrained, released_shapes, released_state,
-                                   save_released)
+from llava_sam2.checkpoint import (CheckpointError, inspect, load_pretrained, released_shapes)
+from llava_sam2.export import release_of, released_state, save_weights
 from llava_sam2.configuration import Sa2VAConfig
 from llava_sam2.fingerprint import CACHE, fingerprint
 from llava_sam2.key_maps import is_carried, released_to_training
@@ -50,7 +50,7 @@ def test_round_trip_is_bit_equal(network, folder, tensors, other, tmp_path):
     assert sum(report.found.values()) + report.carried == len(tensors) and set(report.found) == set(checkpoint.PARTS)
     assert not (report.missing or report.unexpected or report.reshaped or report.drawn)
     assert 'mlp1 6, ' in str(report) and f'carried through {report.carried}' in str(report)
-    save_released(other, tmp_path)
+    save_weights(other, tmp_path)
     assert_equal_states(load_file(tmp_path / 'model.safetensors'), tensors)
     config = Sa2VAConfig.from_pretrained(folder)
     assert (config.mask_selection, config.image_size) == ('predicted_iou', 112)
@@ -95,7 +95,7 @@ def test_names_and_shapes_of_the_4b_model_and_back(shared_dir):
         ))
     assert released_shapes(network) | video_memory_shapes() == released and len(released) == 1685
     network.carried = {name: torch.empty(shape, device='meta') for name, shape in video_memory_shapes().items()}
-    assert {name: tuple(tensor.shape) for name, tensor in released_state(network).items()} == released
+    assert {name: tuple(planned.shape) for name, planned in release_of(network).items()} == released
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_merged_lora_computes_what_lora_computed(build_base, tmp_path):
     model = build_base().eval()
     inputs = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     expected = model.network.language_model.model(inputs_embeds=inputs).last_hidden_state
-    save_released(model.network, tmp_path)
+    save_weights(model.network, tmp_path)
     assert not any('lora' in name or 'base_layer' in name for name in load_file(tmp_path / 'model.safetensors'))
     merged = Sa2VANetwork(Sa2VAConfig.from_pretrained(tmp_path)).eval()
     load_pretrained(merged, tmp_path)

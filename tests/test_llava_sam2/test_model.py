@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava_sam2 import prompts
-from llava_sam2.checkpoint import save_released
+from llava_sam2.export import save_weights
 from llava_sam2.rows import segmentation_row
 
 EVER_TRAINED = ('network.mlp1.', 'network.text_hidden_fcs.', 'network.grounding_encoder.mask_decoder.')
@@ -51,7 +51,7 @@ def test_unknown_trainable_part_is_named(build_base):
 
 def test_pretrained_weights_are_in_place_under_lora(build_base, tmp_path):
     source = build_base(lora=None)
-    save_released(source.network, tmp_path)
+    save_weights(source.network, tmp_path)
     model = build_base(random_weights=False, network=None, pretrained=str(tmp_path))
     state = {name.replace('.base_layer.', '.'): tensor for name, tensor in model.state_dict().items()}
     for name, tensor in source.state_dict().items():
@@ -116,7 +116,7 @@ def test_random_frozen_token_rows_are_warned_of(build_base, tmp_path, monkeypatc
     assert message.startswith('NOTHING CAN BE LEARNED') and '[SEG] <p> </p> <vp> </vp>' in message
     assert 'model.base.pretrained' in message and options['level'] == logging.WARNING
     build_base(trainable=('mlp1', 'language_model'), lora=None).check_token_rows()
-    save_released(build_base(lora=None).network, tmp_path)
+    save_weights(build_base(lora=None).network, tmp_path)
     said.clear()
     build_base(random_weights=False, network=None, pretrained=str(tmp_path)).check_token_rows()
     assert [message for message, _ in said if 'LEARNED' in message] == []

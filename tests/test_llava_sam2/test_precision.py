@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava_sam2.checkpoint import save_released
+from llava_sam2.export import save_weights
 from llava_sam2.network import Sa2VANetwork
 
 
@@ -19,7 +19,7 @@ def weights(build_base, tmp_path_factory):
     for parameter in network.parameters():
         parameter.data = parameter.data.bfloat16().float()
     folder = tmp_path_factory.mktemp('weights')
-    save_released(network, folder)
+    save_weights(network, folder)
     return str(folder)
 
 
@@ -58,7 +58,7 @@ def test_frozen_weights_are_bf16_and_trained_ones_fp32(build, build_base):
 
 def test_trained_weights_are_loaded_without_rounding(build_base, tmp_path):
     source = build_base(lora=None)
-    save_released(source.network, tmp_path)
+    save_weights(source.network, tmp_path)
     model = build_base(random_weights=False, network=None, pretrained=str(tmp_path), dtype='bfloat16')
     assert torch.equal(model.network.mlp1[1].weight, source.network.mlp1[1].weight)
     assert not torch.equal(source.network.mlp1[1].weight.bfloat16().float(), source.network.mlp1[1].weight)

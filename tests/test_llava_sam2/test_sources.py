@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llava_sam2.checkpoint import CheckpointError, load_pretrained, released_state
+from llava_sam2.checkpoint import CheckpointError, load_pretrained
+from llava_sam2.export import released_state
 from llava_sam2.fingerprint import fingerprint
 from llava_sam2.key_maps import released_to_training
 from llava_sam2.sources import assemble, config_of_source, resolved

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llava_sam2.checkpoint import load_pretrained, released_state
+from llava_sam2.checkpoint import load_pretrained
+from llava_sam2.export import released_state
 from llava_sam2.network import Sa2VANetwork
 from llava_sam2.prompts import ADDED_TOKENS
 from llava_sam2.token_rows import added_token_ids, tokenizer_with_added_tokens

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_sam2.checkpoint import load_pretrained, save_released
+from llava_sam2.checkpoint import load_pretrained
+from llava_sam2.export import save_weights
 from llava_sam2.configuration import Sa2VAConfig
 from llava_sam2.fingerprint import fingerprint
 from llava_sam2.network import Sa2VANetwork
@@ -20,7 +21,7 @@ def folder(network_sizes, tmp_path_factory):
     torch.manual_seed(0)
     network = Sa2VANetwork(Sa2VAConfig(**network_sizes))
     network.carried = {name: torch.randn(shape) for name, shape in video_memory_shapes(32, 1, 40).items()}
-    save_released(network, folder)
+    save_weights(network, folder)
     return folder
 
 
@@ -46,7 +47,7 @@ def test_there_and_back_is_bit_equal(run, folder, network_sizes, tmp_path):
             'grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.gamma'} < names
     network = Sa2VANetwork(Sa2VAConfig(**network_sizes))
     load_pretrained(network, out)
-    save_released(network, tmp_path / 'back')
+    save_weights(network, tmp_path / 'back')
     back = load_file(tmp_path / 'back' / 'model.safetensors')
     assert back.keys() == tensors.keys()
     assert [name for name in tensors if not torch.equal(back[name], tensors[name])] == []
