@@ -22,6 +22,7 @@ from dual_loop.model_card import model_card
 from llava_sam2.checkpoint import CheckpointError
 from llava_sam2.export import write_release
 from llava_sam2.model import VideoLLaVASAMModel
+from llava_sam2.paths import resolve
 
 #: What each choice of --parts takes from the checkpoint, as parts of names.
 PARTS = {
@@ -144,8 +145,17 @@ def convert(args: argparse.Namespace) -> dict[str, list]:
     card = model_card(
         {key: cfg[key] for key in cfg}, base=str(source or 'random weights'), fingerprint=base.fingerprint,
         parts=args.parts, checkpoint=Path(args.checkpoint).name, step=trained.step, averages=args.ema, metrics=metrics)
-    write_release(base.network, args.out, base.vocabulary.tokenizer, dtype=dtype, card=card)
+    write_release(base.network, args.out, base.vocabulary.tokenizer, dtype=dtype, card=card,
+                  generation=generation_settings(source))
     return changes
+
+
+def generation_settings(source: str | Mapping | None) -> dict:
+    """What generation_config.json of a base folder says; nothing for other sources."""
+    file = resolve(source) / 'generation_config.json' if isinstance(source, str) else None
+    if file is None or not file.is_file():
+        return {}
+    return json.loads(file.read_text(encoding='utf-8'))
 
 
 def main() -> int:

@@ -148,6 +148,15 @@ def test_another_base_is_refused(main, trained, checkout, tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
 
 
+def test_the_base_gives_the_generation_settings(main, trained, checkout, tmp_path):
+    config, checkpoint, _ = trained
+    base = tmp_path / 'base'
+    shutil.copytree(checkout / 'assets/tiny', base)
+    (base / 'generation_config.json').write_text(json.dumps(dict(max_new_tokens=77)))
+    assert main(config, checkpoint, tmp_path / 'out', '--base', base) == 0
+    assert json.loads((tmp_path / 'out/generation_config.json').read_text())['max_new_tokens'] == 77
+
+
 def test_a_tokenizer_without_seg_is_refused(main, trained, checkout, tmp_path, capsys):
     config, checkpoint, _ = trained
     base = tmp_path / 'base'
