@@ -218,7 +218,7 @@ class VideoLLaVASAMModel(BaseModel):
         """Context of one pass, see :func:`autocast_beside`."""
         return autocast_beside(self.dtype, *self._trained or (None, ))
 
-    def restore_rope(self) -> None:
+    def restore_fp32_buffers(self) -> None:
         """Give the buffers their fp32 values back after a cast of the whole module, as DeepSpeed's bf16 does.
 
         In bf16 RoPE's phases are off by 4 rad at position 3 500, those of SAM 2's positional encoding by 0.14 rad.

@@ -32,7 +32,7 @@ def build(build_base, weights):
         model = build_base(**options, dtype='float32' if kind == 'fp32' else 'bfloat16')
         if kind == 'cast':
             model.bfloat16()
-            model.restore_rope()
+            model.restore_fp32_buffers()
         return model
 
     return build

@@ -129,7 +129,7 @@ class DualLoopTrainLoop(BaseLoop):
         model.base.seed = runner.seed
         model.base.check_token_rows()
         # DeepSpeed has cast the whole module, and in bf16 positions are off by radians after a few thousand tokens.
-        model.base.restore_rope()
+        model.base.restore_fp32_buffers()
         self.parameters = list(model.trainables().values())
         self.device = self.parameters[0].device
         self.layout = FlatLayout.from_params(model.trainables().items(), self.groups)

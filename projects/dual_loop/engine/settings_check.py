@@ -42,7 +42,8 @@ def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
     if path.is_dir() and cfg.get('resume') and cfg.get('launcher', 'none') in ('none', 'pytorch'):
         # Before DeepSpeed finds that a part is missing or one too many.
         before = json.loads((path / STATE).read_text(encoding='utf-8'))['run']
-        check_same_run(path, before, before | dict(world_size=int(os.environ.get('WORLD_SIZE', 1))))
+        if 'world_size' in before:  # another train loop keeps no such notes
+            check_same_run(path, before, before | dict(world_size=int(os.environ.get('WORLD_SIZE', 1))))
 
 
 def check_optimizer_settings(runner) -> None:

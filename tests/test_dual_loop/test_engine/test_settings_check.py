@@ -44,6 +44,9 @@ def test_a_checkpoint_is_read_in_the_mode_it_was_written_in(tmp_path, monkeypatc
             check_start(Config(start('iter_4.pth', resume)))
         with pytest.raises(FileNotFoundError, match='no checkpoint .*iter_6.pth'):
             check_start(Config(start('iter_6.pth', resume)))
+    (tmp_path / 'iter_8.pth').mkdir()
+    write_plain_parts(tmp_path / 'iter_8.pth', Trained(8, {}, {}, 0, {}))  # of a run with mmengine's own loop
+    check_start(Config(start('iter_8.pth') | zero(2)))
     monkeypatch.setenv('WORLD_SIZE', '2')
     check_start(Config(start('iter_4.pth', resume=False) | zero(2)))
     with pytest.raises(ValueError, match='cannot be resumed exactly: world_size was 1 and is 2'):

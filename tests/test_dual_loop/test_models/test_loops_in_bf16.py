@@ -9,7 +9,7 @@ def model(request, build_loops):
     model = build_loops(base=dict(dtype='bfloat16', lora=dict(r=2, alpha=4, dropout=0.1), checkpointing=True))
     if request.param == 'cast':
         model.bfloat16()
-        model.base.restore_rope()
+        model.base.restore_fp32_buffers()
         model.teacher.set_values({name: parameter.detach() for name, parameter in model.base.trainables().items()})
     return model.train()
 
