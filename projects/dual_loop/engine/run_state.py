@@ -37,10 +37,11 @@ def describe_run(cfg: Config, seed: int, dataloaders: dict[int, DataLoader], acc
 
 
 def describe_data(dataset) -> list[str]:
-    """Each source with its number of samples, also inside torch's ``ConcatDataset``."""
+    """Each source with its number of samples and what they are, also inside torch's ``ConcatDataset``."""
     if hasattr(dataset, 'datasets'):
         return [line for part in dataset.datasets for line in describe_data(part)]
-    return [f'{getattr(dataset, "source", type(dataset).__name__)}: {len(dataset)} samples']
+    content = f', index {dataset.index_digest[:12]}' if hasattr(dataset, 'index_digest') else ''
+    return [f'{getattr(dataset, "source", type(dataset).__name__)}: {len(dataset)} samples{content}']
 
 
 def check_same_run(checkpoint: Path, previous: dict[str, Any] | None, current: dict[str, Any]) -> None:

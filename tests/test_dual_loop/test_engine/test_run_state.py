@@ -16,14 +16,15 @@ PATH = Path('work/iter_4.pth')
 class Source(list):
     """A list is a map-style data set."""
 
-    def __init__(self, source: str, length: int):
+    def __init__(self, source: str, length: int, index_digest: str):
         super().__init__(range(length))
         self.source = source
+        self.index_digest = index_digest
 
 
 def describe(seed: int = 0, lengths: tuple = (8, 4), batch_size: int = 2, accumulative_counts: int = 1,
-             weights: str = 'abc', **settings) -> dict:
-    data = ConcatDataset([Source('sav', lengths[0]), Source('refcoco', lengths[1])])
+             weights: str = 'abc', content: str = 'a' * 64, **settings) -> dict:
+    data = ConcatDataset([Source('sav', lengths[0], content), Source('refcoco', lengths[1], 'b' * 64)])
     loader = DataLoader(data, batch_sampler=ResumableBatchSampler(DefaultSampler(data), batch_size))
     config = Config(dict(lr=1e-3, work_dir='here', resume=False, optim_wrapper=dict(rate=0.1)) | settings)
     return describe_run(config, seed, {1: loader, 2: loader}, accumulative_counts, weights)
@@ -51,6 +52,7 @@ def test_a_changed_schedule_is_said_to_have_no_effect():
     (dict(batch_size=4), r"batch_size was \{'loop 1': 2"),
     (dict(accumulative_counts=2), 'accumulative_counts was 1 and is 2'),
     (dict(lengths=(8, 5)), 'data was .*refcoco: 4 samples.* and is .*refcoco: 5 samples'),
+    (dict(content='c' * 64), 'data was .*sav: 8 samples, index a{12}.* and is .*sav: 8 samples, index c{12}'),
     (dict(weights='def'), 'weights was abc and is def'),
 ])
 def test_what_would_change_the_run_is_refused(change, named):
