@@ -13,7 +13,6 @@ advice to fix it would spoil it. ``AutoTokenizer.from_pretrained(folder, fix_mis
 import copy
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +23,18 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 
 # transformers copies only the files that this one imports itself; some are needed by the others alone.
+from .answers import answer
 from .configuration import Sa2VAConfig, config_of_folder
-from .generation import greedy_decode
+from .generation import Decoded  # noqa: F401
 from .image_processing import grounding_pixels, vision_pixels, vision_tiles
 from .key_maps import is_lora  # noqa: F401
 from .network import Sa2VANetwork, binary_masks
 from .pickled import CheckpointError  # noqa: F401
-from .prompts import IMAGE_PLACEHOLDER, IMG_CONTEXT, TERMINATOR, chat, image_blocks, region_list
+from .prompts import IMAGE_PLACEHOLDER, IMG_CONTEXT, chat, image_blocks, region_list
 from .regions import region_grid
 from .released import fill, plan_release, refuse_unmerged, write_tensors
 from .rows import chat_row
-from .sequences import Row, pad_rows
+from .sequences import Row  # noqa: F401
 from .stored import open_tensors  # noqa: F401
 from .video_memory import expected_video_memory  # noqa: F401
 from .vocabulary import Vocabulary
@@ -106,20 +106,9 @@ class Sa2VAChatModel(Sa2VANetwork):
         prompt = _prompt(text, past_text or '', len(pixels), self.config.num_image_tokens, video is not None, regions)
         row = chat_row(vocabulary, prompt, range(len(pixels)), regions)
         features = self._features(pixels)
-        (decoded,) = greedy_decode(
-            self,
-            self._pad(row, vocabulary, 'left'),
-            features,
-            vocabulary,
-            max_new_tokens or self.generation_config.max_new_tokens or MAX_NEW_TOKENS,
-            forbidden=_never_said(vocabulary),
-            stop_ids=(vocabulary.tokenizer.eos_token_id,),
-        )
-        said = decoded.said[:-1] if decoded.said[-1:] == [vocabulary.tokenizer.eos_token_id] else decoded.said
-        return dict(
-            prediction=vocabulary.decode(said).partition(TERMINATOR)[0].strip(),
-            prediction_masks=self._masks(row, decoded.ids, features, frames, vocabulary),
-        )
+        limit = max_new_tokens or self.generation_config.max_new_tokens or MAX_NEW_TOKENS
+        (said,) = answer(self, vocabulary, [row], features, limit)
+        return dict(prediction=said.text, prediction_masks=self._masks(said.seg_embeds, frames))
 
     def _vocabulary_of(self, tokenizer: PreTrainedTokenizerBase | None) -> Vocabulary:
         if tokenizer is None and self._vocabulary is None:
@@ -160,32 +149,15 @@ class Sa2VAChatModel(Sa2VANetwork):
             return torch.zeros(0, self.config.num_image_tokens, width, device=self.device)
         return self.mlp1(self.encode_vision(pixels.to(self.device)))
 
-    def _pad(self, row: Row, vocabulary: Vocabulary, side: str = 'right'):
-        return pad_rows(
-            [row], vocabulary.pad_id, vocabulary.image_id, self.config.num_image_tokens, self.device, side
-        )
-
-    def _masks(
-        self,
-        row: Row,
-        ids: list[int],
-        features: torch.Tensor,
-        frames: Sequence[torch.Tensor],
-        vocabulary: Vocabulary,
-    ) -> list[np.ndarray]:
-        """A mask (frames, H, W) for each ``[SEG]`` among the answer's ``ids``."""
-        places = [place for place, index in enumerate(ids) if index == vocabulary.seg_id]
-        if not places or not frames:
+    def _masks(self, seg_embeds: torch.Tensor, frames: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        """A mask (frames, H, W) for each ``[SEG]`` embedding (K, d)."""
+        if not len(seg_embeds) or not frames:
             return []
-        # The states of one pass over prompt and answer, as in training.
-        whole = replace(row, input_ids=row.input_ids + ids, labels=row.labels + ids)
-        states = self.read(self._pad(whole, vocabulary), features)[0, len(row.input_ids) :]
-        seg_embeds = self.text_hidden_fcs(states[places])[None]
         size = self.config.grounding_size
         masks = []
         for frame in frames:
             maps = self.encode_grounding(grounding_pixels(frame, size)[None].to(self.device))
-            logits = self.decode_masks(maps, seg_embeds)
+            logits = self.decode_masks(maps, seg_embeds[None])
             masks.append(binary_masks(logits, (size, size), frame.shape[-2:])[0].cpu().numpy())
         return list(np.stack(masks, axis=1))
 
@@ -326,11 +298,3 @@ def _prompt(
     if regions is not None:
         block += region_list(regions.flatten(1).sum(dim=1).tolist())
     return dialogue.replace(IMAGE_PLACEHOLDER, block)
-
-
-def _never_said(vocabulary: Vocabulary) -> torch.Tensor:
-    """(V,) bool: rows that are no tokens, and the image token, which would ask for features."""
-    never = torch.zeros(vocabulary.size, dtype=torch.bool)
-    never[len(vocabulary.tokenizer):] = True
-    never[vocabulary.image_id] = True
-    return never

@@ -18,8 +18,12 @@ TERMINATOR = '<|end|>'
 
 INSTRUCTION = '<|user|>\n{input}' + TERMINATOR + '\n<|assistant|>\n'
 CAPTION_QUESTION = 'Please generate a detailed description for the given image region.'
-#: The fixed question of referring evaluation.
+#: The fixed question of monitoring, one of the questions of training.
 EVALUATION_QUESTION = 'Please segment {class_name} in this image.'
+#: The question of the released referring evaluation, which published numbers come from: with a space before it.
+REFERRING_QUESTION = ' Please segment {class_name} in this image.'
+#: The question of the released evaluation of short region captions (RefCOCOg).
+SHORT_CAPTION_QUESTION = 'Please give me a short description of the region in the picture marked by region1.'
 
 _PATTERNS = (
     'Can you segment the {class_name} in this image?',

@@ -51,7 +51,7 @@ def asked(model, monkeypatch):
         asked.append((batch.rows[0], features, vocabulary.decode(batch.rows[0].input_ids), max_new_tokens))
         return [Decoded(ids, True, ids + vocabulary.encode('<|end|>'))]
 
-    monkeypatch.setattr('llava_sam2.chat.greedy_decode', decode)
+    monkeypatch.setattr('llava_sam2.answers.greedy_decode', decode)
     return asked
 
 
