@@ -12,10 +12,10 @@ from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 from mmengine.runner import ValLoop
 from torch.optim import AdamW
 from xtuner.dataset import ConcatDataset
-from xtuner.dataset.samplers import LengthGroupedSampler
 
 from dual_loop.datasets import collate_samples
 from dual_loop.engine.hooks import HeldOutHook, PictureHook, ProgressLine, ReportHook, TeacherEMAHook
+from dual_loop.engine.length_groups import GroupedByLengthSampler
 from dual_loop.engine.loop import DualLoopTrainLoop
 from dual_loop.evaluation import GlobalBatchSampler, ReferringMetric
 from dual_loop.models import DualLoopModel
@@ -67,8 +67,7 @@ model = dict(
 
 train_dataloader = dict(
     dataset=dict(type=ConcatDataset, datasets=loop1_datasets),
-    # The last number is batch_size x accumulative_counts: the micro-batches of a step are of similar length.
-    sampler=dict(type=LengthGroupedSampler, length_property='modality_length', per_device_batch_size=32),
+    sampler=dict(type=GroupedByLengthSampler),  # all rows of a step, on all GPUs, are of similar length
     collate_fn=dict(type=collate_samples),
     batch_size=16,
     num_workers=4,
@@ -79,7 +78,7 @@ train_cfg = dict(
     type=DualLoopTrainLoop,
     loop2_dataloader=dict(
         dataset=dict(type=ConcatDataset, datasets=loop2_datasets),
-        sampler=dict(type=LengthGroupedSampler, length_property='modality_length', per_device_batch_size=32),
+        sampler=dict(type=GroupedByLengthSampler),
         collate_fn=dict(type=collate_samples),
         batch_size=16,
         num_workers=4,

@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, ValLoop
 from torch.optim import AdamW
 from xtuner.dataset import ConcatDataset
 
-from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, collate_samples
+from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, collate_samples, held_out_image_ids
 from dual_loop.demo import ensure_demo_data
 from dual_loop.engine.hooks import HeldOutHook, ProgressLine
 from dual_loop.evaluation import GlobalBatchSampler, ReferringMetric
@@ -36,7 +36,8 @@ train_dataloader = dict(
             dict(type=RefCOCODataset, data_root='data/demo_base/ref_seg', split='train', prepare=prepare,
                  **sizes, **objects),
             *[dict(type=DescribeAnythingDataset, data_root='data/demo_base/dam', split=split, prepare=prepare,
-                   **sizes, **objects) for split in ('COCOStuff', 'LVIS', 'SAV')],
+                   exclude_image_ids=dict(type=held_out_image_ids, data_root='data/demo_base/ref_seg'), **sizes,
+                   **objects) for split in ('COCOStuff', 'LVIS', 'SAV')],
         ],
     ),
     sampler=dict(type=InfiniteSampler, shuffle=True),

@@ -8,6 +8,14 @@ import torch
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope='session', autouse=True)
+def index_dir(tmp_path_factory):
+    """Indexes of the tests' data go to a folder of their own, also in the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('DUAL_LOOP_INDEX_DIR', str(tmp_path_factory.mktemp('indexes')))
+        yield
+
+
 @pytest.fixture(scope='session')
 def checkout() -> Path:
     return CHECKOUT

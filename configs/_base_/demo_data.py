@@ -3,7 +3,7 @@ from mmengine.dataset import InfiniteSampler
 from xtuner.dataset import ConcatDataset
 
 from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset,
-                                SAVPairDataset, collate_samples)
+                                SAVPairDataset, collate_samples, held_out_image_ids)
 from dual_loop.demo import ensure_demo_data
 from dual_loop.evaluation import GlobalBatchSampler
 
@@ -21,9 +21,11 @@ refcoco = dict(type=RefCOCODataset, data_root='data/demo/ref_seg', split='train'
 refcoco_val = dict(
     type=RefCOCODataset, data_root='data/demo_held_out/ref_seg', split='val',
     prepare=dict(type=ensure_demo_data, root='data/demo_held_out', images=1500, seed=2, sources=['refcoco']), **sizes)
-# Descriptions.
+# Descriptions, without the pictures that refcoco holds out.
+without_held_out = dict(exclude_image_ids=dict(type=held_out_image_ids, data_root='data/demo/ref_seg'))
 describe_anything = [
-    dict(type=DescribeAnythingDataset, data_root='data/demo/dam', split=split, prepare=prepare, **sizes)
+    dict(type=DescribeAnythingDataset, data_root='data/demo/dam', split=split, prepare=prepare, **sizes,
+         **without_held_out)
     for split in ('COCOStuff', 'LVIS', 'SAV')
 ]
 

@@ -1,7 +1,6 @@
 """Region prompts: which cells of the image-token grid a mask touches."""
 
 import torch
-import torch.nn.functional as F
 
 
 def region_grid(masks: torch.Tensor, grid: int) -> torch.Tensor:
@@ -18,9 +17,15 @@ def region_grid(masks: torch.Tensor, grid: int) -> torch.Tensor:
     Returns:
         (..., grid, grid) bool.
     """
-    *lead, height, width = masks.shape
+    height, width = masks.shape[-2:]
     if height == 0 or width == 0:
         raise ValueError(f'region_grid needs masks with pixels, got shape {tuple(masks.shape)}')
-    inside = (masks != 0).reshape(-1, 1, height, width).float()
-    # Adaptive max pooling covers every pixel also when the cell borders are not whole pixels.
-    return (F.adaptive_max_pool2d(inside, grid) > 0).reshape(*lead, grid, grid)
+    # The maximum of bytes is one pass over memory; pooling floats takes twenty times as long.
+    inside = (masks if masks.dtype == torch.bool else masks != 0).view(torch.uint8)
+    rows = torch.stack([inside[..., start:stop, :].amax(dim=-2) for start, stop in _cells(height, grid)], dim=-2)
+    return torch.stack([rows[..., start:stop].amax(dim=-1) for start, stop in _cells(width, grid)], dim=-1).bool()
+
+
+def _cells(pixels: int, grid: int) -> list[tuple[int, int]]:
+    """First pixel and end of every cell; where borders are not whole pixels, neighbours share the pixel between."""
+    return [(cell * pixels // grid, -(-(cell + 1) * pixels // grid)) for cell in range(grid)]

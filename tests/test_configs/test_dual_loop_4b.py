@@ -35,11 +35,7 @@ VALUES = {
     'train_cfg.max_steps': 1500,
     'train_cfg.accumulative_counts': 2,
     'train_dataloader.batch_size': 16,
-    'train_dataloader.sampler.length_property': 'modality_length',
-    'train_dataloader.sampler.per_device_batch_size': 32,
     'train_cfg.loop2_dataloader.batch_size': 16,
-    'train_cfg.loop2_dataloader.sampler.length_property': 'modality_length',
-    'train_cfg.loop2_dataloader.sampler.per_device_batch_size': 32,
     'optim_wrapper.optimizer.lr': 2e-5,
     'optim_wrapper.optimizer.betas': (0.9, 0.999),
     'optim_wrapper.optimizer.weight_decay': 0.05,
@@ -51,9 +47,9 @@ TYPES = {
     'model.base.type': 'llava_sam2.model.VideoLLaVASAMModel',
     'optim_wrapper.optimizer.type': 'torch.optim.AdamW',
     'train_dataloader.dataset.type': 'xtuner.dataset.ConcatDataset',
-    'train_dataloader.sampler.type': 'xtuner.dataset.samplers.LengthGroupedSampler',
+    'train_dataloader.sampler.type': 'dual_loop.engine.length_groups.GroupedByLengthSampler',
     'train_cfg.loop2_dataloader.dataset.type': 'xtuner.dataset.ConcatDataset',
-    'train_cfg.loop2_dataloader.sampler.type': 'xtuner.dataset.samplers.LengthGroupedSampler',
+    'train_cfg.loop2_dataloader.sampler.type': 'dual_loop.engine.length_groups.GroupedByLengthSampler',
     'custom_hooks.0.type': 'dual_loop.engine.hooks.TeacherEMAHook',
 }
 
@@ -86,6 +82,12 @@ def test_value(config, dumped, path):
 
 def test_types(dumped):
     assert {path: value(dumped, path) for path in TYPES} == TYPES
+
+
+def test_the_samplers_repeat_no_batch_size(dumped):
+    """So that --cfg-options train_dataloader.batch_size=8 needs nothing beside it."""
+    for loader in (dumped.train_dataloader, dumped.train_cfg.loop2_dataloader):
+        assert set(loader.sampler) == {'type'}
 
 
 def test_schedule_is_in_steps(dumped):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from llava_sam2.image_processing import IMAGENET_MEAN, IMAGENET_STD, grounding_pixels, vision_pixels, vision_tiles
+from llava_sam2.image_processing import (IMAGENET_MEAN, IMAGENET_STD, grounding_pixels, normalise, vision_pixels,
+                                         vision_tiles)
 
 
 @pytest.fixture(params=[(90, 61), (33, 140), (48, 48)])
@@ -34,6 +35,14 @@ def test_vision_pixels_are_normalised(image):
     for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD)):
         levels = (pixels[channel].numpy() * std + mean) * 255
         assert np.abs(levels - pil_resize(image, 56)[channel]).max() <= 1.001
+
+
+def test_normalise_is_the_formula_to_the_last_bits_of_float32():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
+    mean, std = (np.array(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    normalised = normalise(torch.from_numpy(levels))
+    assert normalised.dtype == torch.float32
+    np.testing.assert_allclose(normalised.numpy(), (levels / 255 - mean) / std, rtol=0, atol=5e-7)
 
 
 @pytest.mark.parametrize('bad', [torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8)])

@@ -37,6 +37,13 @@ def test_a_single_pixel_anywhere_is_never_lost_and_nothing_stays_nothing():
     assert not region_grid(torch.zeros(2, 19, 13), 4).any()
 
 
+@pytest.mark.parametrize('value', [0.25, -1.0, 256, True])
+def test_any_number_but_zero_is_inside_in_any_memory_order(value):
+    masks = torch.zeros(2, 3, 23, 17, dtype=torch.tensor(value).dtype).transpose(-1, -2)
+    masks[1, 2, 16, 5] = value
+    assert region_grid(masks, 4).nonzero().tolist() == [[1, 2, 3, 0], [1, 2, 3, 1]]
+
+
 def test_mask_without_pixels_is_refused():
     with pytest.raises(ValueError, match='masks with pixels'):
         region_grid(torch.zeros(1, 0, 5), 4)

@@ -156,7 +156,8 @@ train_dataloader.update(dataset=dict(type=ConcatDataset, datasets=[
     dict(type=RefCOCODataset, data_root='{root}/ref_seg', **sizes),
 ]))
 train_cfg['loop2_dataloader'].update(dataset=dict(type=ConcatDataset, datasets=[
-    dict(type=DescribeAnythingDataset, data_root='{root}/dam', split=split, **sizes) for split in ('COCOStuff', 'LVIS')
+    dict(type=DescribeAnythingDataset, data_root='{root}/dam', split=split, exclude_image_ids=(), **sizes)
+    for split in ('COCOStuff', 'LVIS')
 ]))
 val_dataloader.update(dataset=dict(
     type=RefCOCODataset, data_root='{root}/ref_seg', split='val', **sizes))

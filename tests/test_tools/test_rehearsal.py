@@ -19,7 +19,7 @@ NETWORK = [f'model.base.network.{option}' for option in (
     'grounding_config.num_heads=1', 'grounding_config.stages=(1,1,2,1)', 'grounding_config.global_att_blocks=(3,)',
     'grounding_config.d_model=32', 'grounding_config.decoder_mlp_dim=32')]
 LOADERS = [f'{loader}.{option}' for loader in ('train_dataloader', 'train_cfg.loop2_dataloader') for option in (
-    'batch_size=2', 'num_workers=0', 'persistent_workers=False', 'pin_memory=False', 'sampler.per_device_batch_size=4')]
+    'batch_size=2', 'num_workers=0', 'persistent_workers=False', 'pin_memory=False')]
 FEW_STEPS = ['train_cfg.max_steps=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
              'param_scheduler.1.end=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1',
              'val_dataloader.num_workers=0', 'val_dataloader.dataset.max_samples=2', 'model.base.lora.r=2',

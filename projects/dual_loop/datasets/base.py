@@ -1,8 +1,11 @@
 """What all data sets share: length, repeats, substitutes for bad samples, and the making of one sample."""
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from llava_sam2.paths import resolve
 from llava_sam2.randomness import seed_for
 from llava_sam2.regions import region_grid
 
-from .index import Table
-from .lengths import region_token_estimate, text_token_counts
+from .index import Table, TableBuilder
+from .index_store import INDEX_DIR, IndexSource, StoredIndex, load_or_build, unreadable
+from .lengths import region_token_estimate, text_token_counts, tokenizer_digest
 from .masks import area_mask
 from .quarantine import BadSample, Quarantine
 
@@ -49,10 +53,10 @@ class GroundedDataset(Dataset):
     With ``num_objects > 1`` the masks gain a leading axis of 1 .. num_objects objects of that image and ``caption`` is
     a list. Frame pairs have the names with the suffixes 1 and 2. Every tensor comes straight from the original pixels.
 
-    A subclass provides ``build_index``, ``sample_id``, ``path``, ``read_image`` and ``read_mask``, and may provide
-    ``describe``. The index may hold the columns ``image`` and ``object`` (whole numbers that say which rows share an
-    image and an object), ``caption``, and ``box_width, box_height, area, image_width, image_height`` (pixels, NaN where
-    unknown).
+    A subclass provides ``index_source``, ``build_index``, ``sample_id``, ``path``, ``read_image`` and ``read_mask``,
+    and may provide ``describe``. The index has one row per sample. It may hold the columns ``image`` and ``object``
+    (whole numbers that say which rows share an image and an object), ``caption``, and ``box_width, box_height, area,
+    image_width, image_height`` (pixels, NaN where unknown). It is made once and kept in ``index_dir``.
 
     Args:
         data_root: folder of the data; relative paths are read against the checkout.
@@ -71,6 +75,7 @@ class GroundedDataset(Dataset):
         prepare: None, or a callable or ``dict(type=callable, ...)`` that is called once before the folder is read, for
             example to write demo data.
         name: the ``source`` of the samples; default depends on the data set.
+        index_dir: folder of the indexes, see ``index_store``.
 
     Raises:
         MissingData: a folder or file is not there (unless ``optional``).
@@ -79,6 +84,8 @@ class GroundedDataset(Dataset):
 
     #: Name, owner and terms of the data, for model cards; models trained on it inherit the terms.
     licence = ''
+    #: Where to get the data, one sentence.
+    obtain = ''
     #: Whether captions are full descriptions of their region, which the caption task may learn from.
     describes = False
 
@@ -86,7 +93,7 @@ class GroundedDataset(Dataset):
                  region_grid: int | None = None, num_objects: int = 1, tokenizer: Any = None,
                  num_image_tokens: int = 256, repeats: float = 1, max_samples: int | None = None,
                  optional: bool = False, seed: int = 0, prepare: Callable | dict | None = None,
-                 name: str | None = None):
+                 name: str | None = None, index_dir: str | Path = INDEX_DIR):
         if not (math.isfinite(repeats) and repeats > 0):
             raise ValueError(f'repeats must be a number above 0, got {repeats}')
         for key, value in dict(image_size=image_size, grounding_size=grounding_size, num_objects=num_objects,
@@ -105,34 +112,39 @@ class GroundedDataset(Dataset):
         self.seed = seed
         self.source = name or self.default_name()
         self.quarantine = Quarantine(self.source)
+        self.index_dir = index_dir
         if prepare is not None:
             build(prepare)
-        try:
-            index = self.build_index()
-            if not len(index):
-                raise MissingData(f'{type(self).__name__} found no samples in {self.data_root}: check data_root, or '
-                                  'set optional=True to go on without this data set')
-        except MissingData as error:
-            if not optional:
-                raise
-            print_log(f'{self.source} is left out (optional=True): {error}', 'current', logging.WARNING)
-            index = Table(dict(object=np.zeros(0, np.int64)))
-        self.index = index if max_samples is None else index.head(max_samples)
+        stored = self._open_index(optional)
+        #: All tables of the index by name.
+        self.tables = stored.tables
+        #: One row per sample.
+        self.index = stored.tables['samples']
+        #: Says whether two runs list the same samples, wherever the data lie.
+        self.index_digest = stored.digest
         self.quarantine.num_samples = len(self.index) + self.quarantine.count
         self.quarantine.check()
         self._extra_rows = self._draw_extra_rows()
-        self._by_image: tuple[np.ndarray, np.ndarray] | None = None
+        self._by_image: tuple[np.ndarray | None, np.ndarray] | None = None
 
     # What a subclass provides ---------------------------------------------------------------------------------------
 
     def default_name(self) -> str:
         raise NotImplementedError
 
-    def build_index(self) -> Table:
-        """Read what the folder holds, sorted, without opening images.
+    def index_source(self) -> IndexSource:
+        """What the index is made from. Called at every start, so it must be quick.
 
         Raises:
             MissingData: through ``require``.
+        """
+        raise NotImplementedError
+
+    def build_index(self) -> dict[str, Table]:
+        """Read what the folder holds, sorted, without opening images: the table ``samples`` and others at will.
+
+        A row that cannot be used is left out and written down with ``self.quarantine.note``. Where a read attribute is
+        made from the index, it must come from ``self.tables``: of a stored index this method is not called.
         """
         raise NotImplementedError
 
@@ -160,9 +172,13 @@ class GroundedDataset(Dataset):
 
     def require(self, path: Path, argument: str, remedy: str) -> Path:
         """Return ``path``, or raise ``MissingData`` that names it, the argument that led there and what to do."""
-        if not path.exists():
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingData(f'{path} does not exist ({type(self).__name__}, from {argument}). {remedy}, or set '
-                              'optional=True to go on without this data set')
+                              'optional=True to go on without this data set') from error
+        except PermissionError as error:
+            raise unreadable(error) from error
         return path
 
     def full(self, builder) -> bool:
@@ -211,10 +227,22 @@ class GroundedDataset(Dataset):
         """
         lengths = np.full(len(self.index), self.num_image_tokens + _IMAGE_TAGS) + self._region_tokens()
         if 'caption' in self.index:
-            tokenizer = build(self.tokenizer) if isinstance(self.tokenizer, dict) else self.tokenizer
-            captions = self.index['caption']
-            lengths += text_token_counts((captions[row] for row in range(len(captions))), tokenizer)
+            lengths += self._text_tokens()
         return np.concatenate([np.tile(lengths, int(self.repeats)), lengths[self._extra_rows]]).tolist()
+
+    def _text_tokens(self) -> np.ndarray:
+        """(rows,) tokens of each caption; counting a million takes a minute, so the counts are kept like the index."""
+        tokenizer, captions = _shared(self.tokenizer), self.index['caption']
+
+        def count() -> dict[str, Table]:
+            return dict(samples=Table.of(tokens=text_token_counts(map(captions.__getitem__, range(len(captions))),
+                                                                  tokenizer)))
+
+        known = tokenizer_digest(tokenizer)
+        if known is None:
+            return count()['samples']['tokens']
+        source = IndexSource(arguments=dict(index=self.index_digest, tokenizer=known))
+        return load_or_build(f'{self.source}-tokens', source, count, self.index_dir).tables['samples']['tokens']
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}({self.source}: {len(self)} samples, {len(self.index)} distinct, '
@@ -272,14 +300,52 @@ class GroundedDataset(Dataset):
             return
         images, objects = self.index['image'], self.index['object']
         if self._by_image is None:
-            order = np.argsort(images, kind='stable')
-            self._by_image = order, images[order]
+            # Rows usually come image by image; then nothing is copied out of the mapped file.
+            order = None if (images[1:] >= images[:-1]).all() else np.argsort(images, kind='stable')
+            self._by_image = order, images if order is None else images[order]
         order, grouped = self._by_image
         start, stop = np.searchsorted(grouped, [images[row], images[row] + 1])
-        rows = order[start:stop]
+        rows = np.arange(start, stop) if order is None else order[start:stop]
         rng = np.random.default_rng(seed_for(self.seed, 'companions', self.source, index))
         for number in rng.permutation(np.setdiff1d(objects[rows], objects[row])):
             yield int(rng.choice(rows[objects[rows] == number]))
+
+    # The index ------------------------------------------------------------------------------------------------------
+
+    def _open_index(self, optional: bool) -> StoredIndex:
+        try:
+            source = self.index_source()
+            identity = dict(data_root=str(self.data_root), max_samples=self.max_samples, code=self._code())
+            source = replace(source, arguments=source.arguments | identity)
+            stored = load_or_build(self.source, source, self._build_index, self.index_dir)
+            if not len(stored.tables['samples']):
+                raise MissingData(f'{type(self).__name__} found no samples in {self.data_root}: check data_root, or '
+                                  'set optional=True to go on without this data set')
+        except MissingData as error:
+            if not optional:
+                raise
+            print_log(f'{self.source} is left out (optional=True): {error}', 'current', logging.WARNING)
+            return StoredIndex(dict(samples=Table.of(object=[])), '')
+        problems = stored.tables['problems']
+        for row in range(len(problems)):
+            self.quarantine.note(*(problems[name][row] for name in ('sample_id', 'path', 'reason')))
+        return stored
+
+    @classmethod
+    def _code(cls) -> str:
+        """A hash of this package and of the class's own files, so that another way to read makes another index."""
+        own = {Path(inspect.getfile(each)) for each in cls.mro()[:cls.mro().index(GroundedDataset)]}
+        files = sorted(own | set(Path(__file__).parent.glob('*.py')))
+        return sha256(b''.join(file.read_bytes() for file in files)).hexdigest() + cls.__qualname__
+
+    def _build_index(self) -> dict[str, Table]:
+        tables = self.build_index()
+        if self.max_samples is not None:
+            tables['samples'] = tables['samples'].head(self.max_samples)
+        problems = TableBuilder(sample_id=str, path=str, reason=str)
+        for entry in self.quarantine.entries:
+            problems.append(**{name: entry[name] for name in problems.kinds})
+        return tables | dict(problems=problems.build())
 
     # Index arithmetic -----------------------------------------------------------------------------------------------
 
@@ -288,6 +354,8 @@ class GroundedDataset(Dataset):
         count = round(rows * self.repeats) - rows * int(self.repeats)
         if rows and not count and self.repeats < 1:
             count = 1
+        if not count:
+            return np.zeros(0, np.int64)
         rng = np.random.default_rng(seed_for(self.seed, 'repeats', self.source))
         return np.sort(rng.permutation(rows)[:count])
 
@@ -309,3 +377,16 @@ def build(spec: Callable | dict) -> Any:
     if not callable(function):
         raise ValueError(f'type={named!r} is not the dotted path of something that can be called')
     return function(**arguments)
+
+
+def _shared(tokenizer: Any) -> Any:
+    """The tokenizer of a ``dict(type=callable, ...)``, built once for all data sets; anything else as it is."""
+    if not isinstance(tokenizer, dict):
+        return tokenizer
+    key = repr(tokenizer)
+    if key not in _tokenizers:
+        _tokenizers[key] = build(tokenizer)
+    return _tokenizers[key]
+
+
+_tokenizers: dict[str, Any] = {}

@@ -1,8 +1,10 @@
 """Describe Anything data: long captions of image regions."""
 
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,63 +14,105 @@ from pycocotools import mask as coco
 from .base import GroundedDataset
 from .images import decode_image
 from .index import Table, TableBuilder
-from .masks import decode_segmentation
-from .refcoco import excluded_ids
+from .index_store import IndexSource, walk
+from .masks import decode_segmentation, run_lengths
+from .parallel import map_in_order
+from .plain_pickle import UnsafePickle, load_plain_pickle
+from .quarantine import BadSample
+from .refs import coco_image_id, excluded_ids, exclusion, exclusion_source, is_text, load_json
 from .tars import TarReader, tar_members
 
 SPLITS = ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO')
+COCO_SPLITS = ('COCOStuff', 'LVIS', 'PACO')  # on COCO's images
+MAX_PICKLE_BYTES = 64 * 2**20
 _NESTS = ('regions', 'items', 'objects', 'annotations', 'list')
+_READ = ('caption', 'mask_rle', 'img_id')  # of a region
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+# A part of PACO shows frames of Ego4D, named by the video's UUID and the frame's number: none of COCO's images.
+_EGO4D_FRAME = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}_[0-9]+(\.jpe?g)?')
 
 
 @DATASETS.register_module()
 class DescribeAnythingDataset(GroundedDataset):
     """One sample per described region; ``caption`` is the whole description.
 
-    Below ``data_root``: ``{split}/annotations.json``, id to one region or a list of them, each with ``caption`` and
-    ``mask_rle``; and ``{split}/images/*.tar`` with a member ``{id}.jpg`` per id, in SAV ``{id}.{t}.jpg`` per
-    frame. There the first frame stands for the video; with a list of masks, one per frame, the first frame that has
-    both. The ``.pickle`` members beside the images are not read.
+    Below ``data_root``: ``{split}/images/*.tar`` with a member ``{id}.jpg`` per id, in SAV ``{id}.{t}.jpg`` per frame.
+    There the first frame stands for the video; with a list of masks, one per frame, the first frame that has both.
+    The regions are in ``{split}/annotations.json``, id to one region or a list of them, each with ``caption``,
+    ``mask_rle`` and on COCO's images ``img_id``; without that file, in a member ``{id}.pickle`` per id, one region or a
+    list. Pickles are read without running anything; one that names a global stops the data set, since whoever wrote
+    it wrote the others too. One that is merely damaged is a bad sample.
 
     Args:
         data_root: folder of the splits.
         split: 'SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages' or 'PACO'.
-        exclude_image_ids: COCO ids (``img_id`` of a region) of images to leave out, or
-            ``dict(type=held_out_image_ids, data_root=...)``.
+        exclude_image_ids: COCO ids of images to leave out, or ``dict(type=held_out_image_ids, data_root=...)``. The
+            splits on COCO's images (COCOStuff, LVIS, PACO) need it; ``()`` leaves out nothing. A region whose
+            ``img_id`` tells no COCO id may be any of them and is a bad sample, except a frame of Ego4D in PACO. In
+            the other splits it has no effect.
         **common: see ``GroundedDataset``.
 
     Raises:
-        ValueError: an unknown split, or an archive that is refused.
+        ValueError: an unknown split, no ``exclude_image_ids`` for a split on COCO's images, or an archive or pickle
+            that is refused.
     """
 
     licence = 'Describe Anything Dataset (NVIDIA): NVIDIA non-commercial licence; pictures as in their sources'
+    obtain = 'Archives and annotations: https://huggingface.co/datasets/nvidia/describe-anything-dataset'
 
     describes = True
 
     def __init__(self, data_root: str | Path, split: str = 'SAV',
-                 exclude_image_ids: Iterable[int] | Callable | dict = (), **common):
+                 exclude_image_ids: Iterable[int] | Callable | dict | None = None, **common):
         if split not in SPLITS:
             raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
+        if split in COCO_SPLITS and exclude_image_ids is None:
+            raise ValueError(f'{split} shows images of COCO, some of them held out in RefCOCO: set '
+                             "exclude_image_ids=dict(type=held_out_image_ids, data_root='data/ref_seg'), or () to "
+                             'train on them knowingly')
         self.split = split
-        self.exclude_image_ids = exclude_image_ids
+        self.exclude_image_ids = exclusion(exclude_image_ids if split in COCO_SPLITS else ())
         self._reader = TarReader()
         super().__init__(data_root, **common)
 
     def default_name(self) -> str:
         return f'dam_{self.split.lower()}'
 
-    def build_index(self) -> Table:
-        root = self.data_root / self.split
+    def index_source(self) -> IndexSource:
         remedy = 'Download this split of the Describe Anything data'
-        listing = self.require(root / 'annotations.json', 'data_root and split', remedy)
-        folder = self.require(root / 'images', 'data_root and split', remedy)
-        regions = load_regions(listing)
-        excluded = excluded_ids(self.exclude_image_ids)
-        self._tars = sorted(folder.glob('*.tar'))
-        if not self._tars:
-            self.require(folder / '*.tar', 'data_root and split', remedy)
-        frames = locate_images(self._tars, regions)
+        self.require(self._listing.parent, 'data_root and split', remedy)
+        tars = [self._folder / name for name in self._tar_names()]
+        if not tars:
+            self.require(self._folder / '*.tar', 'data_root and split', remedy)
+        listing = [self._listing] if self._listing.exists() else []
+        excluded = exclusion_source(self.exclude_image_ids)
+        return IndexSource(files=[*listing, *tars, *excluded.files],
+                           arguments=dict(split=self.split) | excluded.arguments)
 
+    def build_index(self) -> dict[str, Table]:
+        names = self._tar_names()
+        in_pickles = not self._listing.exists()
+        regions = {} if in_pickles else load_regions(self._listing)
+        files: dict[str, Path] = dict.fromkeys(regions, self._listing)  # where the regions of an id come from
+        images: list[tuple[str, tuple[int, int, int]]] = []
+        scan = partial(scan_tar, read_pickles=in_pickles)
+        tars = [self._folder / name for name in names]
+        for number, found in enumerate(map_in_order(scan, tars, f'index of {self.source}, {len(tars)} archives')):
+            images += [(stem, (number, offset, size)) for stem, offset, size in found.images]
+            for image_id, problem in found.problems:
+                self.quarantine.note(image_id, tars[number], problem)
+            for image_id, entries in found.regions.items():
+                if image_id in regions:
+                    self.quarantine.note(f'{image_id} in {names[number]}', tars[number],
+                                         f'{files[image_id].name} has regions of that id already')
+                else:
+                    regions[image_id], files[image_id] = entries, tars[number]
+        frames = locate_images(images, regions)
+        return dict(samples=self._samples(regions, files, frames), tars=Table.of(file=names))
+
+    def _samples(self, regions: dict[str, object], files: dict[str, Path],
+                 frames: dict[str, dict[int, tuple[int, int, int]]]) -> Table:
+        excluded = excluded_ids(self.exclude_image_ids)
         builder = TableBuilder(image_id=str, image=int, object=int, caption=str, counts=str, height=int, width=int,
                                tar=int, offset=int, size=int, box_width=float, box_height=float, area=float,
                                image_width=float, image_height=float)
@@ -76,43 +120,32 @@ class DescribeAnythingDataset(GroundedDataset):
             for position, region in enumerate(flatten(entries)):
                 if self.full(builder):
                     return builder.build()
-                if isinstance(region, dict) and region.get('img_id') in excluded:
-                    continue
-                problem = self._append(builder, image_id, number, position, region, frames.get(image_id, {}))
-                if problem:
-                    self.quarantine.note(f'{image_id}_{position}', listing, problem)
+                try:
+                    if not is_text(image_id):
+                        raise BadSample('its id is no valid text')
+                    if not self._is_held_out(region, excluded):
+                        row = region_row(region, frames.get(image_id, {}))
+                        builder.append(image_id=image_id, image=number, object=position, **row)
+                except BadSample as error:
+                    self.quarantine.note(f'{_printable(image_id)}_{position}', files[image_id], error.reason)
         return builder.build()
 
-    def _append(self, builder: TableBuilder, image_id: str, number: int, position: int, region: object,
-                frames: dict[int, tuple[int, int, int]]) -> str | None:
-        """Add one region to the table; return what is wrong with it instead, if something is."""
-        caption = region.get('caption') if isinstance(region, dict) else None
-        if not isinstance(caption, str) or not caption.strip():
-            return 'the region has no caption'
-        if not frames:
-            return f'no archive in {self.split}/images has an image of it'
-        masks = region.get('mask_rle')
-        frame = min(frames)
-        if isinstance(masks, list):
-            frame = next((t for t in sorted(frames) if t < len(masks) and masks[t]), None)
-            masks = None if frame is None else masks[frame]
-        if not _is_compressed_rle(masks):
-            return 'the region has no mask_rle {size: [height, width], counts: text}'
-        height, width = masks['size']
-        code = dict(size=[height, width], counts=masks['counts'].encode('utf-8'))
-        _, _, box_width, box_height = coco.toBbox(code)
-        tar, offset, size = frames[frame]
-        builder.append(image_id=image_id, image=number, object=position, caption=caption.strip(),
-                       counts=masks['counts'], height=height, width=width, tar=tar, offset=offset, size=size,
-                       box_width=box_width, box_height=box_height, area=float(coco.area(code)), image_width=width,
-                       image_height=height)
-        return None
+    def _is_held_out(self, region: object, excluded: frozenset[int]) -> bool:
+        if not excluded or not isinstance(region, dict):
+            return False
+        name = region.get('img_id')
+        if self.split == 'PACO' and isinstance(name, str) and _EGO4D_FRAME.fullmatch(PurePosixPath(name).name):
+            return False
+        number = coco_image_id(name)
+        if number is None:
+            raise BadSample('its img_id tells no COCO image, which may be one that is held out')
+        return number in excluded
 
     def sample_id(self, row: int) -> str:
         return f'{self.index["image_id"][row]}_{self.index["object"][row]}'
 
     def path(self, row: int) -> Path:
-        return self._tars[self.index['tar'][row]]
+        return self._folder / self.tables['tars']['file'][self.index['tar'][row]]
 
     def read_image(self, row: int) -> torch.Tensor:
         path = self.path(row)
@@ -122,7 +155,7 @@ class DescribeAnythingDataset(GroundedDataset):
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         size = [int(self.index[side][row]) for side in ('height', 'width')]
         code = dict(size=size, counts=self.index['counts'][row])
-        return decode_segmentation(code, height, width, self.data_root / self.split / 'annotations.json')
+        return decode_segmentation(code, height, width, self._listing if self._listing.exists() else self.path(row))
 
     def describe(self, row: int) -> dict[str, str | None]:
         return dict(caption=self.index['caption'][row])
@@ -131,6 +164,20 @@ class DescribeAnythingDataset(GroundedDataset):
         key = f'{self.source}:{self.path(row)}:{self.index["offset"][row]}'
         return super().identity(row) | dict(image_key=key)
 
+    @property
+    def _listing(self) -> Path:
+        return self.data_root / self.split / 'annotations.json'
+
+    @property
+    def _folder(self) -> Path:
+        return self.data_root / self.split / 'images'
+
+    def _tar_names(self) -> list[str]:
+        if not self._folder.exists():
+            return []
+        _, names, _ = next(walk(self._folder))
+        return [name for name in names if name.endswith('.tar')]
+
 
 def load_regions(path: Path) -> dict[str, object]:
     """Read an ``annotations.json``: id to region or regions.
@@ -138,10 +185,7 @@ def load_regions(path: Path) -> dict[str, object]:
     Raises:
         ValueError: not such a file.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{path} is not a JSON file: {error}. Download it again') from error
+    content = load_json(path)
     if not isinstance(content, dict):
         raise ValueError(f'{path} is not a dictionary from id to regions. Download it again')
     return content
@@ -149,32 +193,118 @@ def load_regions(path: Path) -> dict[str, object]:
 
 def flatten(entry: object) -> Iterator[object]:
     """The regions of one id: itself, the elements of a list, or either below one of a few customary keys."""
-    if isinstance(entry, list):
-        for each in entry:
-            yield from flatten(each)
-    elif isinstance(entry, dict) and 'mask_rle' not in entry and (nests := [key for key in _NESTS if key in entry]):
-        for key in nests:
-            yield from flatten(entry[key])
-    else:
-        yield entry
+    waiting = [entry]
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, (list, tuple)):
+            waiting += reversed(entry)
+        elif isinstance(entry, dict) and 'mask_rle' not in entry and (nests := [key for key in _NESTS if key in entry]):
+            waiting += [entry[key] for key in reversed(nests)]
+        else:
+            yield entry
 
 
-def locate_images(tars: list[Path], wanted: dict[str, object]) -> dict[str, dict[int, tuple[int, int, int]]]:
+class TarContent(NamedTuple):
+    """What an archive of Describe Anything holds.
+
+    Attributes:
+        images: (name without suffix, offset, size) of every image, in bytes.
+        regions: id -> regions, of its pickles.
+        problems: (id, what is wrong) of the pickles that cannot be used.
+    """
+
+    images: list[tuple[str, int, int]]
+    regions: dict[str, list]
+    problems: list[tuple[str, str]]
+
+
+def scan_tar(path: Path, read_pickles: bool) -> TarContent:
+    """List one archive and, if asked to, read its pickles. Raises ``ValueError`` for one that is refused."""
+    content = TarContent([], {}, [])
+    reader = TarReader()
+    for name, offset, size in tar_members(path):
+        member = PurePosixPath(name)
+        if member.suffix.lower() in _IMAGE_SUFFIXES:
+            content.images.append((member.stem, offset, size))
+        elif read_pickles and member.suffix == '.pickle':
+            try:
+                if not is_text(name):
+                    raise BadSample('the name of a pickle is no valid text')
+                if size > MAX_PICKLE_BYTES:
+                    raise BadSample(f'{name} has {size} bytes, more than any list of regions')
+                if member.stem in content.regions:
+                    raise BadSample(f'{name} is there twice')
+                entries = load_plain_pickle(reader.read(path, offset, size), f'{path}:{name}')
+            except UnsafePickle:
+                raise
+            except ValueError as error:
+                content.problems.append((_printable(member.stem), str(error)))
+            else:
+                content.regions[member.stem] = [_slim(region) for region in flatten(entries)]
+    return content
+
+
+def _printable(name: str) -> str:
+    return name.encode('utf-8', 'backslashreplace').decode()
+
+
+def _slim(region: object) -> object:
+    """Without what is not read, such as the bytes of the image."""
+    return {key: region[key] for key in _READ if key in region} if isinstance(region, dict) else region
+
+
+def locate_images(images: Iterable[tuple[str, tuple[int, int, int]]],
+                  wanted: dict[str, object]) -> dict[str, dict[int, tuple[int, int, int]]]:
     """Where the images of ``wanted`` ids lie: id -> frame -> (number of the tar, offset, size). Stills are frame 0."""
     places: dict[str, dict[int, tuple[int, int, int]]] = {}
-    for number, tar in enumerate(tars):
-        for name, offset, size in tar_members(tar):
-            member = PurePosixPath(name)
-            if member.suffix.lower() not in _IMAGE_SUFFIXES:
-                continue
-            image_id, frame = member.stem, '0'
-            if image_id not in wanted:
-                image_id, _, frame = image_id.rpartition('.')
-            if image_id in wanted and frame.isdigit():
-                places.setdefault(image_id, {})[int(frame)] = number, offset, size
+    for image_id, place in images:
+        frame = '0'
+        if image_id not in wanted:
+            image_id, _, frame = image_id.rpartition('.')
+        if image_id in wanted and re.fullmatch('[0-9]{1,9}', frame):
+            places.setdefault(image_id, {})[int(frame)] = place
     return places
 
 
-def _is_compressed_rle(code: object) -> bool:
-    return (isinstance(code, dict) and isinstance(code.get('counts'), str) and isinstance(code.get('size'), list)
-            and len(code['size']) == 2 and all(isinstance(side, int) and side > 0 for side in code['size']))
+def region_row(region: object, frames: dict[int, tuple[int, int, int]]) -> dict[str, object]:
+    """The columns that one region gives, from the first of its image's frames that has a mask.
+
+    Raises:
+        BadSample: it has no caption, no usable mask or no image.
+    """
+    caption = region.get('caption') if isinstance(region, dict) else None
+    if not is_text(caption):
+        raise BadSample('the region has no caption')
+    if not frames:
+        raise BadSample('no archive in the folder images has an image of it')
+    masks = region.get('mask_rle')
+    frame = min(frames)
+    if isinstance(masks, (list, tuple)):
+        frame = next((t for t in sorted(frames) if t < len(masks) and masks[t]), None)
+        masks = None if frame is None else masks[frame]
+    height, width, counts = compressed_rle(masks)
+    code = dict(size=[height, width], counts=counts.encode('ascii'))
+    _, _, box_width, box_height = coco.toBbox(code)
+    tar, offset, size = frames[frame]
+    return dict(caption=caption.strip(), counts=counts, height=height, width=width, tar=tar, offset=offset, size=size,
+                box_width=box_width, box_height=box_height, area=float(coco.area(code)), image_width=width,
+                image_height=height)
+
+
+def compressed_rle(code: object) -> tuple[int, int, str]:
+    """Height, width and counts of a compressed run-length code, checked, since pycocotools reads past a wrong one.
+
+    Raises:
+        BadSample: it is none.
+    """
+    code = code if isinstance(code, dict) else {}
+    counts, size = code.get('counts'), code.get('size')
+    if isinstance(counts, bytes):
+        counts = counts.decode('latin1')
+    if not (isinstance(counts, str) and counts.isascii() and isinstance(size, (list, tuple)) and len(size) == 2
+            and all(type(side) is int and 0 < side < 2**16 for side in size)):
+        raise BadSample('the region has no mask_rle {size: [height, width], counts: text}')
+    runs = run_lengths(counts, 'mask_rle')
+    if (runs < 0).any() or runs.sum() != size[0] * size[1]:
+        raise BadSample(f'the runs of its mask do not add up to {size[0]} x {size[1]} pixels')
+    return *size, counts

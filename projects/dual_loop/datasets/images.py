@@ -34,6 +34,8 @@ def decode_image(data: bytes, path: str | Path) -> torch.Tensor:
 
     JPEG and PNG go through torchvision (15 ms instead of 37 ms for 1500 x 2250); what it refuses gets a second chance
     with PIL, which reads more kinds and gives the better message. Both use libjpeg and give the same pixels.
+    Always at full scale: pictures resized from libjpeg's decoding at half scale are up to 6 grey levels off
+    (3000 x 4500 to 1024 x 1024, ``tools/benchmark_data.py``).
 
     Args:
         data: the file's bytes.

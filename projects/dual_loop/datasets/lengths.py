@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,14 @@ def text_token_counts(texts: Iterable[str], tokenizer: Any | None) -> np.ndarray
         return np.fromiter((math.ceil(_WORDS_TO_TOKENS * len(text.split())) for text in texts), np.int64)
     counts = [len(ids) for chunk in _chunks(texts) for ids in tokenizer(chunk, add_special_tokens=False).input_ids]
     return np.asarray(counts, dtype=np.int64)
+
+
+def tokenizer_digest(tokenizer: Any | None) -> str | None:
+    """Equal for tokenizers that give the same tokens; None for one that cannot be compared (not a fast one)."""
+    if tokenizer is None:
+        return 'words'
+    backend = getattr(tokenizer, 'backend_tokenizer', None)
+    return None if backend is None else sha256(backend.to_str().encode()).hexdigest()
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -40,8 +40,8 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int, path
     if (runs < 0).any() or runs.sum() != height * width:
         raise BadSample(f'the runs of a mask do not add up to its {height} x {width} pixels', path)
     if isinstance(counts, list):
-        return coco.decode(coco.frPyObjects(dict(size=[height, width], counts=runs.tolist()), height, width)) > 0
-    return coco.decode(dict(size=[height, width], counts=counts)) > 0
+        return _pixels(coco.frPyObjects(dict(size=[height, width], counts=runs.tolist()), height, width))
+    return _pixels(dict(size=[height, width], counts=counts))
 
 
 def run_lengths(counts: list | str | bytes, path: str | Path) -> np.ndarray:
@@ -87,11 +87,21 @@ def area_mask(mask: np.ndarray, size: int) -> np.ndarray:
     Returns:
         (size, size) bool.
     """
-    # One axis at a time, since OpenCV's area mode is exact in both directions only for that.
-    coverage = cv2.resize(mask.astype(np.float32), (size, mask.shape[0]), interpolation=cv2.INTER_AREA)
-    coverage = cv2.resize(coverage, (size, size), interpolation=cv2.INTER_AREA)
-    inside = coverage > _HALF
-    return inside if inside.any() else coverage > 0
+    inside = np.zeros((size, size), dtype=bool)
+    if not mask.any():
+        return inside
+    # One axis at a time, since OpenCV's area mode is exact in both directions only for that, and of the other axis
+    # only what the object covers.
+    rows = _extent(mask.any(axis=1))
+    part = cv2.resize(mask[rows].astype(np.float32), (size, rows.stop - rows.start), interpolation=cv2.INTER_AREA)
+    columns = _extent(part.any(axis=0))
+    coverage = np.zeros((mask.shape[0], columns.stop - columns.start), dtype=np.float32)
+    coverage[rows] = part[:, columns]
+    coverage = cv2.resize(coverage, (coverage.shape[1], size), interpolation=cv2.INTER_AREA)
+    inside[:, columns] = coverage > _HALF
+    if not inside.any():
+        inside[:, columns] = coverage > 0
+    return inside
 
 
 def mask_to_size(mask: np.ndarray, height: int, width: int, path: str | Path) -> np.ndarray:
@@ -128,4 +138,14 @@ def _decode_polygons(polygons: list, height: int, width: int, path: str | Path) 
             raise BadSample('a polygon has a coordinate that is no number or far outside the image', path)
     if not polygons:
         return np.zeros((height, width), dtype=bool)
-    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))) > 0
+    return _pixels(coco.merge(coco.frPyObjects(polygons, height, width)))
+
+
+def _pixels(code: dict) -> np.ndarray:
+    """(H, W) bool of a run-length code, by rows: pycocotools fills columns, which slows every later step threefold."""
+    return cv2.transpose(coco.decode(code).T).view(bool)
+
+
+def _extent(inside: np.ndarray) -> slice:
+    positions = np.flatnonzero(inside)
+    return slice(positions[0], positions[-1] + 1)

@@ -1,19 +1,22 @@
 """Open Images v7 segmentation: class labels and masks, no captions."""
 
-import csv
-import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import torch
 from mmengine.registry import DATASETS
 
 from .base import GroundedDataset
 from .images import read_image, read_mask_image
-from .index import Table, TableBuilder
+from .index import Table
+from .index_store import IndexSource
 from .masks import mask_to_size
 
 _COLUMNS = ('MaskPath', 'ImageID', 'LabelName')
+_NAMES = ('LabelName', 'DisplayName')
 _BOX = ('BoxXMin', 'BoxXMax', 'BoxYMin', 'BoxYMax')
 
 
@@ -32,6 +35,7 @@ class OpenImagesDataset(GroundedDataset):
     """
 
     licence = 'Open Images V7 (Google): annotations CC BY 4.0, pictures CC BY 2.0'
+    obtain = 'Pictures, masks and tables: https://storage.googleapis.com/openimages/web/download_v7.html'
 
     def __init__(self, data_root: str | Path, split: str = 'train', **common):
         self.split = split
@@ -40,27 +44,35 @@ class OpenImagesDataset(GroundedDataset):
     def default_name(self) -> str:
         return 'openimages'
 
-    def build_index(self) -> Table:
+    def index_source(self) -> IndexSource:
         remedy = 'Download the Open Images v7 segmentation files'
-        table = self.data_root / f'{self.split}-annotations-object-segmentation.csv'
-        table = self.require(table, 'data_root and split', remedy)
-        names = self.require(self.data_root / 'oidv7-class-descriptions.csv', 'data_root', remedy)
+        files = [self.require(file, 'data_root and split', remedy) for file in self._files]
         for folder in ('images', 'masks'):
             self.require(self.data_root / folder / self.split, 'data_root and split', remedy)
-        labels = {row['LabelName']: row['DisplayName'] for row in read_csv(names, ('LabelName', 'DisplayName'))}
-        builder = TableBuilder(image_id=str, mask=str, label=str, image=int, object=int, box_width=float,
-                               box_height=float, area=float, image_width=float, image_height=float)
-        numbers: dict[str, int] = {}
-        for row in read_csv(table, _COLUMNS):
-            if self.full(builder):
-                break
-            x1, x2, y1, y2 = (_number(row.get(name)) for name in _BOX)
-            # Boxes are shares of the picture, so a picture of 1 x 1 is the unit.
-            builder.append(image_id=row['ImageID'], mask=row['MaskPath'], object=len(builder),
-                           label=labels.get(row['LabelName'], row['LabelName']),
-                           image=numbers.setdefault(row['ImageID'], len(numbers)), box_width=x2 - x1,
-                           box_height=y2 - y1, area=math.nan, image_width=1, image_height=1)
-        return builder.build()
+        return IndexSource(files=files)
+
+    @property
+    def _files(self) -> tuple[Path, Path]:
+        return (self.data_root / f'{self.split}-annotations-object-segmentation.csv',
+                self.data_root / 'oidv7-class-descriptions.csv')
+
+    def build_index(self) -> dict[str, Table]:
+        table, names = self._files
+        labels: dict[str, str] = {}
+        for part in read_csv(names, _NAMES):
+            labels.update(zip(part['LabelName'].to_pylist(), part['DisplayName'].to_pylist()))
+
+        def read() -> Iterator[Table]:
+            listed = 0
+            for part in read_csv(table, _COLUMNS):
+                yield _samples_of(part, labels, listed)
+                listed += len(part)
+                if self.max_samples is not None and listed >= self.max_samples:
+                    break
+
+        samples = Table.concatenate(read())
+        images = samples['image_id'].values.dictionary_encode().indices.cast(pa.int64())
+        return dict(samples=Table(samples.values.append_column('image', images)))
 
     def sample_id(self, row: int) -> str:
         return Path(self.index['mask'][row]).stem
@@ -79,19 +91,36 @@ class OpenImagesDataset(GroundedDataset):
         return dict(caption=None, label=self.index['label'][row])
 
 
-def read_csv(path: Path, columns: tuple[str, ...]):
-    """Yield the rows of a table as dictionaries.
+def _samples_of(part: pa.RecordBatch, labels: dict[str, str], first: int) -> Table:
+    """The rows of a piece of the segmentation table, numbered from ``first`` on."""
+    classes = part['LabelName'].dictionary_encode()
+    spoken = pa.array([labels.get(name, name) for name in classes.dictionary.to_pylist()], pa.large_string())
+    # Boxes are shares of the picture, so a picture of 1 x 1 is the unit.
+    x1, x2, y1, y2 = (part[name].to_numpy(zero_copy_only=False) for name in _BOX)
+    rows = len(part)
+    return Table.of(image_id=part['ImageID'], mask=part['MaskPath'], label=spoken.take(classes.indices),
+                    object=np.arange(first, first + rows), box_width=x2 - x1, box_height=y2 - y1,
+                    area=np.full(rows, np.nan), image_width=np.ones(rows), image_height=np.ones(rows))
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """A table of comma-separated values, piece by piece, the first one empty: the named texts and the boxes, numbers.
+
+    A box that is missing, or its whole column, is null.
 
     Raises:
-        ValueError: a row lacks one of ``columns``.
+        ValueError: not such a table, or a row lacks one of ``columns``.
     """
-    with open(path, newline='', encoding='utf-8') as stream:
-        for row in csv.DictReader(stream):
-            missing = [name for name in columns if not row.get(name)]
+    types = dict.fromkeys(columns, pa.large_string()) | dict.fromkeys(_BOX, pa.float64())
+    options = pa.csv.ConvertOptions(column_types=types, include_columns=list(types), include_missing_columns=True,
+                                    strings_can_be_null=True, null_values=[''])
+    try:
+        parts = pa.csv.open_csv(path, convert_options=options)
+        yield pa.RecordBatch.from_pylist([], parts.schema)
+        for part in parts:
+            missing = [name for name in columns if part[name].null_count]
             if missing:
                 raise ValueError(f'{path}: a row has no {", ".join(missing)}; download the table again')
-            yield row
-
-
-def _number(text: str | None) -> float:
-    return float(text) if text else math.nan
+            yield part
+    except pa.ArrowInvalid as error:
+        raise ValueError(f'{path} is not a table of comma-separated values ({error}); download it again') from error

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from mmengine.registry import DATASETS
 from .base import GroundedDataset
 from .images import read_bytes, read_image
 from .index import Table, TableBuilder
+from .index_store import IndexSource, find_files
 from .masks import decode_segmentation
+from .parallel import map_in_order
 from .quarantine import BadSample
-from .sav import find_files
+
+_FILES_AT_ONCE = 64
 
 
 @DATASETS.register_module()
@@ -29,6 +33,7 @@ class SA1BDataset(GroundedDataset):
     """
 
     licence = 'SA-1B (Meta): SA-1B Dataset Research License, research only'
+    obtain = 'Archives, after accepting the licence: https://ai.meta.com/datasets/segment-anything'
 
     def __init__(self, data_root: str | Path, **common):
         self._last_file: tuple[str, list] | None = None
@@ -37,36 +42,38 @@ class SA1BDataset(GroundedDataset):
     def default_name(self) -> str:
         return 'sa1b'
 
-    def build_index(self) -> Table:
-        root = self.require(self.data_root, 'data_root', 'Unpack the SA-1B archives there')
-        builder = TableBuilder(file=str, image=int, object=int, position=int, box_width=float, box_height=float,
-                               area=float, image_width=float, image_height=float)
-        for number, file in enumerate(find_files(root, '*.json')):
-            if self.full(builder):
-                break
-            try:
-                size, annotations = read_annotations(root / file)
-            except BadSample as error:
-                self.quarantine.note(Path(file).stem, root / file, error.reason)
-                continue
-            for position, annotation in enumerate(annotations):
-                _, _, box_width, box_height = _numbers(annotation.get('bbox'), 4)
-                builder.append(file=file, image=number, object=_identity(annotation, position), position=position,
-                               box_width=box_width, box_height=box_height, image_width=size[0], image_height=size[1],
-                               area=_numbers([annotation.get('area')], 1)[0])
-        return builder.build()
+    def index_source(self) -> IndexSource:
+        return IndexSource(folders=[self.require(self.data_root, 'data_root', 'Unpack the SA-1B archives there')])
+
+    def build_index(self) -> dict[str, Table]:
+        files = find_files(self.data_root, '*.json')
+        chunks = [(self.data_root, first, files[first:first + _FILES_AT_ONCE])
+                  for first in range(0, len(files), _FILES_AT_ONCE)]
+
+        def read() -> Iterator[Table]:
+            listed = 0
+            yield _samples_of((self.data_root, 0, []))[0]
+            for table, problems in map_in_order(_samples_of, chunks, f'index of {self.source}, {len(files)} files'):
+                for file, reason in problems:
+                    self.quarantine.note(Path(file).stem, self.data_root / file, reason)
+                yield table
+                listed += len(table)
+                if self.max_samples is not None and listed >= self.max_samples:
+                    break
+
+        return dict(samples=Table.concatenate(read()), files=Table.of(file=files))
 
     def sample_id(self, row: int) -> str:
-        return f'{Path(self.index["file"][row]).stem}_{self.index["object"][row]}'
+        return f'{Path(self._file(row)).stem}_{self.index["object"][row]}'
 
     def path(self, row: int) -> Path:
-        return image_of(self.data_root / self.index['file'][row])
+        return image_of(self.data_root / self._file(row))
 
     def read_image(self, row: int) -> torch.Tensor:
         return read_image(self.path(row))
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
-        file, position = self.index['file'][row], self.index['position'][row]
+        file, position = self._file(row), self.index['position'][row]
         path = self.data_root / file
         if self._last_file is None or self._last_file[0] != file:
             self._last_file = file, read_annotations(path)[1]
@@ -74,6 +81,29 @@ class SA1BDataset(GroundedDataset):
         if position >= len(annotations):
             raise BadSample(f'annotation {position} has gone since the index was made', path)
         return decode_segmentation(annotations[position].get('segmentation'), height, width, path)
+
+    def _file(self, row: int) -> str:
+        return self.tables['files']['file'][self.index['image'][row]]
+
+
+def _samples_of(chunk: tuple[Path, int, list[str]]) -> tuple[Table, list[tuple[str, str]]]:
+    """The rows of some annotation files, numbered from the given one on, and (file, reason) of those that are bad."""
+    root, first, files = chunk
+    builder = TableBuilder(image=int, object=int, position=int, box_width=float, box_height=float, area=float,
+                           image_width=float, image_height=float)
+    problems = []
+    for number, file in enumerate(files, first):
+        try:
+            size, annotations = read_annotations(root / file)
+        except BadSample as error:
+            problems.append((file, error.reason))
+            continue
+        for position, annotation in enumerate(annotations):
+            _, _, box_width, box_height = _numbers(annotation.get('bbox'), 4)
+            builder.append(image=number, object=_identity(annotation, position), position=position,
+                           box_width=box_width, box_height=box_height, image_width=size[0], image_height=size[1],
+                           area=_numbers([annotation.get('area')], 1)[0])
+    return builder.build(), problems
 
 
 def image_of(annotation_file: Path) -> Path:

@@ -1,9 +1,6 @@
-"""SA-V frame pairs, stored as npz files."""
+"""SA-V: an object in two frames of a video, from the release's videos or from stored pairs."""
 
-import fnmatch
-import os
-import zipfile
-import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,113 +8,195 @@ import numpy as np
 import torch
 from mmengine.registry import DATASETS
 
-from .base import GroundedDataset
-from .index import Table, TableBuilder
-from .quarantine import BadSample
+from llava_sam2.randomness import seed_for
 
-PATTERN = 'masklet_data_*.npz'
-_KEYS = ('frame1', 'mask1', 'frame2', 'mask2')
+from . import sav_npz
+from .base import GroundedDataset, MissingData
+from .index import Table, TableBuilder
+from .index_store import IndexSource, find_files
+from .masks import decode_segmentation
+from .parallel import map_in_order
+from .quarantine import BadSample
+from .sav_masklets import FRAMES_PER_MASK, KINDS, from_text, pairs, read_masklets, to_text, visible_frames
+from .videos import read_frames
+
+_FILES_AT_ONCE = 16
+_LAYOUTS = (None, 'release', 'npz')
+_REMEDY = f'Put the SA-V release (sav_*.mp4 with sav_*_manual.json or sav_*_auto.json) or {sav_npz.PATTERN} there'
 
 
 @DATASETS.register_module()
 class SAVPairDataset(GroundedDataset):
     """The same object in two frames of a video, without words.
 
-    Reads every ``masklet_data_*.npz`` below ``data_root``, at any depth, sorted by its relative path. A file holds
-    ``frame1, frame2`` (H, W, 3), 0..255, and ``mask1, mask2`` (H, W), 0 outside, of any number type.
+    Two layouts, at any depth below ``data_root``:
+
+    - the release: ``sav_000001.mp4`` with ``sav_000001_manual.json`` and ``sav_000001_auto.json`` beside it. A sample
+      is an object that is visible in two annotated frames ``gap`` apart. Which two is drawn from all such pairs, in
+      either order, by ``seed``, the sample and its position in the repeated data set: with ``repeats=3`` an epoch shows
+      three draws of each object, and every epoch the same ones.
+    - ``masklet_data_*.npz``, one pair each: ``frame1, frame2`` (H, W, 3), 0..255, and ``mask1, mask2`` (H, W), 0
+      outside, of any number type.
 
     Args:
-        data_root: folder of the npz files.
+        data_root: folder of the files.
+        layout: 'release' or 'npz'; default what lies in the folder.
+        annotations: of the release, the masks that people drew and corrected ('manual'), the automatic ones ('auto')
+            or 'both'.
+        gap: of the release, smallest and largest distance of the two frames in annotated frames, 6 per second. The
+            default is half a second to four seconds.
         **common: see ``GroundedDataset``.
+
+    Raises:
+        MissingData: neither layout was found.
+        ValueError: both were found and ``layout`` does not choose, or an argument makes no sense.
     """
 
     licence = 'SA-V (Meta): CC BY 4.0'
+    obtain = 'Videos and masklets: https://ai.meta.com/datasets/segment-anything-video'
 
-    def __init__(self, data_root: str | Path, **common):
+    def __init__(self, data_root: str | Path, layout: str | None = None, annotations: str = 'manual',
+                 gap: Sequence[int] = (3, 24), **common):
+        if layout not in _LAYOUTS:
+            raise ValueError(f"layout must be 'release', 'npz' or None, got {layout!r}")
+        if annotations not in KINDS:
+            raise ValueError(f'annotations must be one of {", ".join(KINDS)}, got {annotations!r}')
+        if len(gap) != 2 or not all(isinstance(bound, int) for bound in gap) or not 1 <= gap[0] <= gap[1]:
+            raise ValueError(f'gap must be (min, max), two whole numbers with 1 <= min <= max, got {gap!r}')
+        self.layout = layout
+        self.annotations = annotations
+        self.gap = tuple(gap)
+        self._last_file: tuple[str, list] | None = None
         super().__init__(data_root, **common)
 
     def default_name(self) -> str:
         return 'sav'
 
-    def build_index(self) -> Table:
-        root = self.require(self.data_root, 'data_root', f'Put the frame pairs ({PATTERN}) there')
-        builder = TableBuilder(file=str)
-        for file in find_files(root, PATTERN):
-            if self.full(builder):
+    def index_source(self) -> IndexSource:
+        return IndexSource(folders=[self.require(self.data_root, 'data_root', _REMEDY)],
+                           arguments=dict(layout=self.layout, annotations=self.annotations, gap=self.gap))
+
+    def build_index(self) -> dict[str, Table]:
+        archives = [] if self.layout == 'release' else find_files(self.data_root, sav_npz.PATTERN)
+        annotated = [] if self.layout == 'npz' else find_files(self.data_root, 'sav_*.json')
+        if archives and annotated:
+            raise ValueError(f"{self.data_root} holds both {sav_npz.PATTERN} and the SA-V release's sav_*.json: set "
+                             "layout='npz' or layout='release', or data_root to a folder with one of them")
+        if archives:
+            return dict(samples=Table.of(file=archives))
+        endings = tuple(f'_{kind}.json' for kind in KINDS[self.annotations])
+        files = [name for name in annotated if name.endswith(endings)]
+        if not files:
+            wanted = [f'sav_*{ending}' for ending in endings] if self.layout != 'npz' else []
+            wanted += [sav_npz.PATTERN] if self.layout != 'release' else []
+            remedy = f', but {annotated[0]}: set annotations to the kind that is there' if annotated else f'. {_REMEDY}'
+            raise MissingData(f'SAVPairDataset found no samples in {self.data_root}: no {" or ".join(wanted)}{remedy}, '
+                              'or set optional=True to go on without this data set')
+        items = [(self.data_root, files[first:first + _FILES_AT_ONCE], self.gap)
+                 for first in range(0, len(files), _FILES_AT_ONCE)]
+        samples, listed = [], 0
+        for table, problems in map_in_order(_samples_of, items, f'index of {self.source}, {len(files)} files'):
+            for problem in problems:
+                self.quarantine.note(*problem)
+            samples.append(table)
+            listed += len(table)
+            if self.max_samples is not None and listed >= self.max_samples:
                 break
-            builder.append(file=file)
-        return builder.build()
+        return dict(samples=Table.concatenate(samples))
 
     def sample_id(self, row: int) -> str:
-        return self.index['file'][row].removesuffix('.npz')
+        file = self.index['file'][row]
+        return _object_id(file, self.index['object'][row]) if self._is_release else file.removesuffix('.npz')
 
     def path(self, row: int) -> Path:
-        return self.data_root / self.index['file'][row]
+        path = self.data_root / self.index['file'][row]
+        return video_of(path) if self._is_release else path
 
     def load(self, row: int, index: int) -> dict[str, Any]:
-        arrays = read_arrays(self.path(row))
         sample = {}
-        for frame in (1, 2):
-            image = frame_pixels(arrays[f'frame{frame}'], f'frame{frame}')
-            mask = frame_mask(arrays[f'mask{frame}'], image, f'mask{frame}')
+        frames = self._release_frames(row, index) if self._is_release else self._stored_frames(row)
+        for suffix, (number, image, mask) in zip('12', frames):
             regions = self.regions(mask)
             if self.num_objects > 1:
                 regions = {key: each[None] for key, each in regions.items()}
-            sample |= {f'{key}{frame}': value for key, value in (self.pixels(image) | regions).items()}
-            sample[f'image_key{frame}'] = f'{self.source}:{self.path(row)}:{frame}'
+            sample |= {f'{key}{suffix}': value for key, value in (self.pixels(image) | regions).items()}
+            sample[f'image_key{suffix}'] = f'{self.source}:{self.path(row)}:{number}'
         sample['caption'] = [None] if self.num_objects > 1 else None
         return sample | dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes)
 
+    @property
+    def _is_release(self) -> bool:
+        return 'visible' in self.index
 
-def find_files(root: Path, pattern: str) -> list[str]:
-    """Paths of the files below ``root`` (symbolic links included) whose name fits ``pattern``: relative, sorted."""
-    found = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        found += [Path(folder, name).relative_to(root).as_posix() for name in fnmatch.filter(names, pattern)]
-    return sorted(found)
+    def _stored_frames(self, row: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
+        """Number, pixels and mask of both frames of an npz file."""
+        arrays = sav_npz.read_arrays(self.path(row))
+        for number in (1, 2):
+            image = sav_npz.frame_pixels(arrays[f'frame{number}'], f'frame{number}')
+            yield number, image, sav_npz.frame_mask(arrays[f'mask{number}'], image, f'mask{number}')
 
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The four arrays of a pair file.
-
-    Raises:
-        BadSample: missing, cut off, or without one of them.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = [key for key in _KEYS if key not in arrays]
-            if missing:
-                raise BadSample(f'the arrays {", ".join(missing)} are missing', path)
-            return {key: arrays[key] for key in _KEYS}
-    except BadSample:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadSample(f'cannot be read as an npz file: {error}', path) from error
-
-
-def frame_pixels(frame: np.ndarray, name: str) -> torch.Tensor:
-    """A stored frame to (3, H, W) uint8. Floats count as 0..1 if none is above 1, else as 0..255.
-
-    Raises:
-        BadSample: wrong shape or values.
-    """
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-        raise BadSample(f'{name} has shape {frame.shape}, not (height, width, 3)')
-    if frame.dtype != np.uint8:
-        if not np.isfinite(frame).all() or frame.min() < 0 or frame.max() > 255:
-            raise BadSample(f'{name} has values outside 0..255')
-        if np.issubdtype(frame.dtype, np.floating) and frame.max() <= 1:
-            frame = frame * 255
-        frame = np.rint(frame).astype(np.uint8)
-    return torch.from_numpy(frame).permute(2, 0, 1)
+    def _release_frames(self, row: int, index: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
+        """Number, pixels and mask of the two frames of a video that position ``index`` shows."""
+        file, video, number = self.index['file'][row], self.path(row), self.index['object'][row]
+        possible = pairs(from_text(self.index['visible'][row]), self.gap)
+        draw = seed_for(self.seed, 'pair', self.source, self.sample_id(row), int(index))
+        pair = possible[draw % len(possible)].tolist()
+        path = self.data_root / file
+        if self._last_file is None or self._last_file[0] != file:
+            self._last_file = file, read_masklets(path)
+        masklets = self._last_file[1]
+        images = read_frames(video, [FRAMES_PER_MASK * frame for frame in pair])
+        for frame, image in zip(pair, images):
+            if frame >= len(masklets) or number >= len(masklets[frame]) or not masklets[frame][number]:
+                raise BadSample(f'object {number} has gone from annotated frame {frame} since the index was made', path)
+            code, size = masklets[frame][number], list(image.shape[1:])
+            if code['size'] != size:
+                raise BadSample(f'frames have the height and width {size}, their masks {code["size"]}', video)
+            yield FRAMES_PER_MASK * frame, image, decode_segmentation(code, *size, path)
 
 
-def frame_mask(mask: np.ndarray, image: torch.Tensor, name: str) -> np.ndarray:
-    """A stored mask to (H, W) bool: inside above half of its scale, which is 1 or 255.
+def video_of(annotation_file: Path) -> Path:
+    """The video beside an annotation file of the release."""
+    return annotation_file.with_name(annotation_file.stem.rpartition('_')[0] + '.mp4')
 
-    Raises:
-        BadSample: another shape than its frame's.
-    """
-    if mask.shape != tuple(image.shape[1:]):
-        raise BadSample(f'{name} has shape {mask.shape}, its frame {tuple(image.shape[1:])}')
-    return mask > (127 if mask.max() > 1 else 0.5)
+
+def _object_id(file: str, number: int) -> str:
+    return f'{file.removesuffix(".json")}_{number}'
+
+
+def _samples_of(item: tuple[Path, list[str], tuple[int, int]]) -> tuple[Table, list[tuple[str, Path, str]]]:
+    """The rows of some annotation files of the release, and (sample id, path, reason) of what is bad there."""
+    root, files, gap = item
+    builder = TableBuilder(file=str, object=int, visible=str, box_width=float, box_height=float, area=float,
+                           image_width=float, image_height=float)
+    problems = []
+    for file in files:
+        path = root / file
+        try:
+            masklets = read_masklets(path)
+            if not video_of(path).is_file():
+                raise BadSample('the video is missing', video_of(path))
+        except BadSample as error:
+            problems.append((file.removesuffix('.json'), error.path, error.reason))
+            continue
+        for number in range(len(masklets[0]) if masklets else 0):
+            try:
+                _list_object(builder, file, number, masklets, gap, path)
+            except BadSample as error:
+                problems.append((_object_id(file, number), error.path, error.reason))
+    return builder.build(), problems
+
+
+def _list_object(builder: TableBuilder, file: str, number: int, masklets: list, gap: tuple[int, int],
+                 path: Path) -> None:
+    """Add the row of one object, if a pair of its frames fits the gap; its size is that of the first visible mask."""
+    visible = visible_frames(masklets, number, path)
+    if not len(pairs(visible, gap)):
+        return
+    code = masklets[visible.argmax()][number]
+    mask = decode_segmentation(code, *code['size'], path)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        raise BadSample('the mask is empty', path)
+    builder.append(file=file, object=number, visible=to_text(visible), area=mask.sum(), image_height=mask.shape[0],
+                   image_width=mask.shape[1], box_height=np.ptp(rows) + 1, box_width=np.ptp(columns) + 1)

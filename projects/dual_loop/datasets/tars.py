@@ -1,30 +1,54 @@
 """Files inside tar archives, found once and read by offset; nothing is ever extracted."""
 
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from .index_store import unreadable
 from .quarantine import BadSample
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (name, offset, size) of every plain file in an uncompressed tar, in bytes from its start.
 
+    Links and devices are passed over.
+
     Raises:
-        ValueError: not a tar, or one with a member whose path leads out of the archive.
+        ValueError: not a tar, cut off, or with a member or the target of a link outside the archive.
+        PermissionError: it may not be read.
     """
+    for member in _headers(path):
+        if _leads_out(member):
+            raise ValueError(f'{path} is refused: its member {member.name!r} lies or leads outside the archive. Remove '
+                             'it and download it again from its publisher')
+        if member.isreg() and not member.issparse():
+            yield member.name, member.offset_data, member.size
+
+
+def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
-        with tarfile.open(path, 'r:') as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name).parts
-                if member.name.startswith('/') or '..' in parts:
-                    raise ValueError(f'{path} is refused: its member {member.name!r} lies outside the archive. Remove '
-                                     'it and download it again from its publisher')
-                if member.isreg() and not member.issparse():
-                    yield member.name, member.offset_data, member.size
-    except tarfile.TarError as error:
-        raise ValueError(f'{path} is not an uncompressed tar archive ({error}). Download it again') from error
+        with open(path, 'rb') as stream, tarfile.open(fileobj=stream, mode='r:') as archive:
+            yield from archive
+            # tarfile takes a damaged or missing header for the end, which is a block of zeros.
+            stream.seek(archive.offset)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f'cut off or damaged at byte {archive.offset}')
+    except PermissionError as error:
+        raise unreadable(error) from error
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        raise ValueError(f'{path} is not a whole uncompressed tar archive ({error}). Download it again') from error
+
+
+def _leads_out(member: tarfile.TarInfo) -> bool:
+    if member.size < 0 or member.name.startswith('/') or '..' in PurePosixPath(member.name).parts:
+        return True
+    if not (member.issym() or member.islnk()):
+        return False
+    # A symbolic link is relative to its own folder, a hard link to the archive.
+    target = posixpath.join(posixpath.dirname(member.name) if member.issym() else '', member.linkname)
+    return posixpath.normpath(target).split('/')[0] in ('', '..')
 
 
 class TarReader:

@@ -1,5 +1,6 @@
 """Batches without end from any position: what a resumed run reads next is found by arithmetic, not by reading."""
 
+import inspect
 import math
 from collections.abc import Iterator
 from itertools import islice
@@ -62,3 +63,41 @@ def end_workers(dataloader: DataLoader) -> None:
     if dataloader._iterator is not None:
         dataloader._iterator._shutdown_workers()
         dataloader._iterator = None
+
+
+def build_dataloader(runner, dataloader: DataLoader | dict, accumulative_counts: int) -> DataLoader:
+    """A loader whose place a resumed run finds without reading data; see :class:`ResumableBatchSampler`.
+
+    A sampler that groups by length, ours or XTuner's, is told to group whole optimizer steps.
+
+    Args:
+        runner: builds it, with its seed.
+        dataloader: a built one, or its entry in the config.
+        accumulative_counts: batches per optimizer step.
+
+    Raises:
+        ValueError: another batch sampler, or a ``per_device_batch_size`` that is not a rank's share of a step.
+    """
+    if isinstance(dataloader, dict):
+        dataloader = dict(dict(batch_sampler=dict(type=ResumableBatchSampler)), **dataloader)
+        if _groups_by_length(sampler := dataloader['sampler']):
+            count = dataloader['batch_size'] * accumulative_counts
+            if (given := sampler.get('per_device_batch_size', count)) != count:
+                raise ValueError(f'sampler.per_device_batch_size is {given}, but a step takes batch_size x '
+                                 f'accumulative_counts = {count} samples on each rank: leave it out '
+                                 '(sampler.mega_batch_mult is what sets the size of the groups)')
+            dataloader['sampler'] = dict(sampler, per_device_batch_size=count)
+        dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
+    if not isinstance(dataloader.batch_sampler, ResumableBatchSampler):
+        raise ValueError(f'the loop needs a ResumableBatchSampler, not {type(dataloader.batch_sampler).__name__}: '
+                         'remove batch_sampler from the dataloader')
+    return dataloader
+
+
+def _groups_by_length(sampler: dict | Sampler) -> bool:
+    if not isinstance(sampler, dict):
+        return False
+    target = sampler['type']
+    target = DATA_SAMPLERS.get(target) if isinstance(target, str) else target
+    # An unknown name is reported when it is built.
+    return target is not None and 'per_device_batch_size' in inspect.signature(target).parameters

@@ -14,12 +14,13 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
+from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import set_work_dir
 from llava_sam2.randomness import seed_for
 
 from .checkpoints import resumed_from
 from .config_check import check_config_keys
-from .data_order import ResumableBatchSampler, end_workers, endless_batches
+from .data_order import build_dataloader, end_workers, endless_batches
 from .flat import DEFAULT_GROUPS, FlatLayout, all_reduce_mean_
 from .run_state import changed_settings, check_same_run, describe_run
 from .settings_check import check_optimizer_settings
@@ -73,8 +74,8 @@ class DualLoopTrainLoop(BaseLoop):
                              f'{accumulative_counts}')
         if val_interval and runner.val_loop is None:
             raise ValueError(f'train_cfg.val_interval={val_interval} needs val_dataloader, val_cfg and val_evaluator')
-        super().__init__(runner, build_dataloader(runner, dataloader))
-        self.dataloaders = {1: self.dataloader, 2: build_dataloader(runner, loop2_dataloader)}
+        super().__init__(runner, build_dataloader(runner, dataloader, accumulative_counts))
+        self.dataloaders = {1: self.dataloader, 2: build_dataloader(runner, loop2_dataloader, accumulative_counts)}
         for loader in self.dataloaders.values():
             set_work_dir(loader.dataset, runner.work_dir)
             shield_workers(loader)
@@ -142,6 +143,8 @@ class DualLoopTrainLoop(BaseLoop):
             if changes := changed_settings(previous, this_run):
                 print_log('\n'.join(['resumed with other settings than before:', *changes]), 'current', logging.WARNING)
         runner.message_hub.update_info('run', this_run)
+        loops = {f'loop {loop}': loader.dataset for loop, loader in self.dataloaders.items()}
+        print_log(f'what an epoch of each loop is made of:\n{source_table(loops)}', 'current')
 
     def train(self) -> None:
         """All steps and hooks."""
@@ -282,17 +285,6 @@ class StopInValidation(Hook):
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.stop.raise_if_agreed(self.device)
-
-
-def build_dataloader(runner, dataloader: DataLoader | dict) -> DataLoader:
-    """A loader whose place a resumed run finds without reading data; see :class:`ResumableBatchSampler`."""
-    if isinstance(dataloader, dict):
-        dataloader = dict(dict(batch_sampler=dict(type=ResumableBatchSampler)), **dataloader)
-        dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
-    if not isinstance(dataloader.batch_sampler, ResumableBatchSampler):
-        raise ValueError(f'the loop needs a ResumableBatchSampler, not {type(dataloader.batch_sampler).__name__}: '
-                         'remove batch_sampler from the dataloader')
-    return dataloader
 
 
 class Stopwatch:

@@ -1,6 +1,8 @@
-"""Pictures of what the loops do: masks over images, and one row of image 1, caption, prediction and truth."""
+"""Pictures of what the loops do: masks and region cells over images, and rows of such pictures."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -62,35 +64,38 @@ def panel(image1: Tensor, mask1: Tensor, caption: str, image2: Tensor, predicted
     Returns:
         An RGB picture of a little more than this height.
     """
-    cells = [('image 1 + mask', _draw_mask(image1, mask1, PROMPT_COLOUR, height)),
+    cells = [('image 1 + mask', draw_mask(image1, mask1, PROMPT_COLOUR, height)),
              ('caption', _draw_caption(caption, source, height)),
-             ('image 2 + predicted', _draw_mask(image2, predicted, PREDICTED_COLOUR, height)),
-             ('image 2 + true', _draw_mask(image2, target, TARGET_COLOUR, height))]
+             ('image 2 + predicted', draw_mask(image2, predicted, PREDICTED_COLOUR, height)),
+             ('image 2 + true', draw_mask(image2, target, TARGET_COLOUR, height))]
     if iou is not None:
         _pill(ImageDraw.Draw(cells[2][1]), (8, 8), f'IoU {iou:.2f}', PREDICTED_COLOUR, PAPER)
+    return picture_row(cells)
 
+
+def picture_row(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures of one height side by side on paper, each below its label."""
     width = 2 * MARGIN + sum(picture.width for _, picture in cells) + GAP * (len(cells) - 1)
-    sheet = Image.new('RGB', (width, height + HEADER + 2 * MARGIN - 4), PAPER)
+    sheet = Image.new('RGB', (width, cells[0][1].height + HEADER + 2 * MARGIN - 4), PAPER)
     draw = ImageDraw.Draw(sheet)
     left, top = MARGIN, MARGIN + HEADER - 4
     for label, picture in cells:
-        draw.text((left, top - 8), label, fill=FAINT_INK, font=_font(13), anchor='ls')
+        draw.text((left, top - 8), label, fill=FAINT_INK, font=text_font(13), anchor='ls')
         sheet.paste(picture, (left, top), _rounded(picture.size))
         left += picture.width + GAP
     return sheet
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+@cache
+def text_font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def _draw_mask(image: Tensor, mask: Tensor, colour: tuple[int, int, int], height: int) -> Image.Image:
-    """Both are brought to the display size first, so that the border is sharp whatever the image's size."""
-    source = Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy())
-    size = (max(1, round(source.width * height / source.height)), height)
-    # Tiny images keep their square pixels; the rest is resampled smoothly.
-    tiny = source.height * 3 <= height
-    resized = source.resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.LANCZOS)
+def draw_mask(image: Tensor, mask: Tensor, colour: tuple[int, int, int], height: int) -> Image.Image:
+    """A picture of this height with a mask over it; see ``panel`` for the tensors."""
+    # Both are brought to the display size first, so that the border is sharp whatever the image's size.
+    resized, tiny = _displayed(image, height)
+    size = resized.size
     soft = Image.fromarray((mask != 0).cpu().to(torch.uint8).mul(255).contiguous().numpy())
     soft = soft.resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.BILINEAR)
     inside = _pixels(soft) >= 128
@@ -99,6 +104,37 @@ def _draw_mask(image: Tensor, mask: Tensor, colour: tuple[int, int, int], height
     for paint, width in ((PAPER, 4), (colour, 3)):
         drawn = overlay_mask(drawn, inside, paint, alpha=0, contour=width)
     return Image.fromarray(drawn.permute(1, 2, 0).contiguous().numpy())
+
+
+def draw_cells(image: Tensor, cells: Tensor, colour: tuple[int, int, int], height: int) -> Image.Image:
+    """A picture of this height under the grid of a region prompt, the cells that are on tinted.
+
+    Args:
+        image: (3, H, W) uint8.
+        cells: (g, g) bool.
+    """
+    resized, _ = _displayed(image, height)
+    width, grid = resized.width, len(cells)
+    rows, columns = (torch.arange(length) * grid // length for length in (height, width))
+    drawn = overlay_mask(_pixels(resized), cells.cpu()[rows][:, columns], colour, alpha=0.35, contour=0)
+    picture = Image.fromarray(drawn.permute(1, 2, 0).contiguous().numpy())
+    lines = Image.new('L', picture.size, 0)
+    draw = ImageDraw.Draw(lines)
+    for number in range(1, grid):
+        # The first pixel of the next cell, as in the rows and columns above.
+        x, y = -(-number * width // grid), -(-number * height // grid)
+        draw.line((x, 0, x, height), fill=110)
+        draw.line((0, y, width, y), fill=110)
+    picture.paste(PAPER, mask=lines)
+    return picture
+
+
+def _displayed(image: Tensor, height: int) -> tuple[Image.Image, bool]:
+    """An image at display height, and whether it is so small that its pixels are kept square."""
+    source = Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy())
+    tiny = source.height * 3 <= height
+    size = (max(1, round(source.width * height / source.height)), height)
+    return source.resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.LANCZOS), tiny
 
 
 def _pixels(picture: Image.Image) -> Tensor:
@@ -115,7 +151,7 @@ def _draw_caption(caption: str, source: str, height: int) -> Image.Image:
     room = height - (34 if source else 0)
     text = ' '.join(caption.split())[:height**2 // 24]  # no more than could fit, so that run-away captions cost nothing
     for size in (20, 18, 16, 14, 13):
-        font = _font(size)
+        font = text_font(size)
         line_height = round(size * 1.35)
         lines = wrap(text, font, height - 4) if text else ['(no caption)']
         if len(lines) * line_height <= room:
@@ -156,7 +192,7 @@ def _with_ellipsis(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def _pill(draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, fill, ink, max_width: int | None = None):
-    font = _font(13)
+    font = text_font(13)
     if max_width is not None and font.getlength(text) + 16 > max_width:
         text = _with_ellipsis(text, font, max_width - 16)
     left, top = position

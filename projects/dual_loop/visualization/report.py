@@ -90,7 +90,6 @@ def write_report(path: str | Path, title: str, panels: Sequence[ReportPanel], su
         The path written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     body = [f'<h1>{escape(title)}</h1>']
     if highlights:
         body.append(f'<div class="grid">{"".join(map(_tile, highlights))}</div>')
@@ -100,9 +99,15 @@ def write_report(path: str | Path, title: str, panels: Sequence[ReportPanel], su
                   for name, series in scalars.items())
         body += ['<h2>Over the steps</h2>', f'<div class="grid">{"".join(curves)}</div>']
     body += ['<h2>What the loops see, say and find</h2>', *_gallery(panels, path.parent)]
+    return write_page(path, title, body)
+
+
+def write_page(path: Path, title: str, body: Iterable[str], style: str = '') -> Path:
+    """Write an HTML page with the look of the report, atomically; ``style`` is added to ``STYLE``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<style>{STYLE}</style></head>\n<body><main>\n' + '\n'.join(body) + '\n</main></body></html>\n')
+            f'<style>{STYLE}{style}</style></head>\n<body><main>\n' + '\n'.join(body) + '\n</main></body></html>\n')
     partial = path.with_name(f'{path.name}.tmp')
     partial.write_text(page, encoding='utf-8')
     os.replace(partial, path)

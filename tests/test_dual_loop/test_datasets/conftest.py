@@ -7,6 +7,7 @@ import pickle
 import tarfile
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +63,33 @@ def sav_root(tmp_path):
         np.savez(root / folder / f'masklet_data_{number:05d}.npz', frame1=frame, mask1=mask1,
                  frame2=frame[::-1].copy(), mask2=mask2)
     return root
+
+
+@pytest.fixture
+def write_video():
+    """Writes a video whose frames show their number: 16 cells in two rows, one per bit, white for 1."""
+    def write(path, count, height=HEIGHT, width=WIDTH, codec='mp4v'):
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 24, (width, height))
+        assert writer.isOpened(), f'this OpenCV cannot write {codec}'
+        for number in range(count):
+            cells = np.uint8([number >> place & 1 for place in range(16)]).reshape(2, 8) * 255
+            frame = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST)
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+        writer.release()
+        return path
+
+    return write
+
+
+@pytest.fixture
+def shown_number():
+    """Reads the number off a frame (3, H, W) of such a video, scaled to any size."""
+    def number(frame):
+        rows, columns = (np.arange(count) * side // count + side // (2 * count)
+                         for count, side in zip((2, 8), frame.shape[1:]))
+        return sum(int(value > 127) << place for place, value in enumerate(frame[1][rows][:, columns].flatten()))
+
+    return number
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_mixed_batch(refcoco_root, sav_root, sa1b_root, small):
 
 def test_kinds_and_descriptions(refcoco_root, dam_root, small):
     refs = RefCOCODataset(refcoco_root, num_objects=2, **small)[0] | dict(kind=['relation', ''])
-    batch = collate_samples([refs, DescribeAnythingDataset(dam_root, 'COCOStuff', **small)[0]])
+    batch = collate_samples([refs, DescribeAnythingDataset(dam_root, 'COCOStuff', exclude_image_ids=(), **small)[0]])
     assert batch['kinds'] == ['relation', '', None] and batch['describes'] == [False, False, True]
 
 

@@ -49,7 +49,7 @@ def test_refcoco_masks_lie_on_what_the_sentences_name(demo):
 
 def test_describe_anything_masks_lie_on_what_the_captions_name(demo):
     for split in ('COCOStuff', 'LVIS', 'SAV'):
-        dataset = DescribeAnythingDataset(demo / 'dam', split, **SIZE)
+        dataset = DescribeAnythingDataset(demo / 'dam', split, exclude_image_ids=(), **SIZE)
         regions = json.loads((demo / 'dam' / split / 'annotations.json').read_text())
         assert len(dataset) == sum(map(len, regions.values())) > 0
         for sample in dataset:

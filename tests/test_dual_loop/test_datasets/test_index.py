@@ -1,18 +1,24 @@
 import pickle
+import weakref
 
 import numpy as np
 import pytest
 
-from dual_loop.datasets.index import TableBuilder
+from dual_loop.datasets.index import Table, TableBuilder, digest
 
 
-def test_rows_come_back_as_they_went_in():
+@pytest.mark.parametrize('stored', [False, True])
+def test_rows_come_back_as_they_went_in(stored, tmp_path):
     rows = [dict(name='blåbær', number=2**40, share=0.5), dict(name='', number=-1, share=float('nan')),
             dict(name='z' * 300, number=0, share=-2.0)]
     builder = TableBuilder(name=str, number=int, share=float)
     for row in rows:
         builder.append(**row)
-    table = pickle.loads(pickle.dumps(builder.build()))
+    table = builder.build()
+    if stored:
+        table.write(tmp_path / 'table.arrow')
+        table = Table.open(tmp_path / 'table.arrow')
+    table = pickle.loads(pickle.dumps(table))
     for count in (3, 2, 9):
         part = table.head(count)
         assert len(part) == min(count, 3) and len(part['name']) == len(part)
@@ -27,3 +33,59 @@ def test_empty_and_wrong_rows():
     assert len(builder.build()) == 0 and len(builder.build().head(3)['name']) == 0
     with pytest.raises(ValueError, match='name'):
         builder.append(number=1)
+
+
+def test_a_stored_table_is_pickled_as_its_file(tmp_path):
+    builder = TableBuilder(number=int)
+    for number in range(10_000):
+        builder.append(number=number)
+    builder.build().write(tmp_path / 'table.arrow')
+    table = Table.open(tmp_path / 'table.arrow')
+    assert len(pickle.dumps(table)) < 1000
+    with pytest.raises(ValueError, match='read-only'):
+        table['number'][0] = 1
+
+
+def test_concatenated_pieces_are_one_array():
+    pieces = [Table.of(name=['a', 'bb'], number=[1, 2]), TableBuilder(name=str, number=int).build(),
+              Table.of(name=['ccc'], number=[3])]
+    whole = Table.concatenate(pieces)
+    assert [whole['name'][row] for row in range(3)] == ['a', 'bb', 'ccc'] and whole['number'].tolist() == [1, 2, 3]
+
+
+def test_concatenated_pieces_are_let_go_one_by_one():
+    alive = weakref.WeakSet()
+
+    def pieces():
+        for number in range(20):
+            piece = Table.of(name=[f'n{number}'], number=[number])
+            alive.add(piece)
+            assert len(alive) <= 3
+            yield piece
+
+    whole = Table.concatenate(pieces())
+    assert [whole['name'][row] for row in range(20)] == [f'n{number}' for number in range(20)]
+    assert whole['number'].tolist() == list(range(20))
+
+
+def test_concatenated_slices_keep_columns_and_kinds():
+    table = Table.of(name=['a', 'blå', '', 'dd'], share=[0.5, 1.5, np.nan, 2.5], number=[1, 2, 3, 4])
+    slices = [Table(table.values.slice(start, 2)) for start in (2, 0, 1)]
+    whole = Table.concatenate(iter(slices))
+    assert whole.values.schema == table.values.schema
+    assert [whole['name'][row] for row in range(6)] == ['', 'dd', 'a', 'blå', 'blå', '']
+    np.testing.assert_array_equal(whole['share'], [np.nan, 2.5, 0.5, 1.5, 1.5, np.nan])
+    assert whole['number'].tolist() == [3, 4, 1, 2, 2, 3]
+
+
+def test_digest_depends_on_the_content_alone(tmp_path):
+    whole = Table.of(name=['a', 'bb', 'ccc'], number=[1, 2, 3])
+    expected = digest(dict(samples=whole))
+    whole.write(tmp_path / 'table.arrow')
+    pieces = Table.concatenate([whole.head(1), Table(whole.values.slice(1))])
+    for same in (Table.open(tmp_path / 'table.arrow'), pieces, Table.of(number=[1, 2, 3], name=['a', 'bb', 'ccc'])):
+        assert digest(dict(samples=same)) == expected
+    others = [Table.of(name=['ab', 'b', 'ccc'], number=[1, 2, 3]), Table.of(name=['a', 'bb', 'ccc'], number=[1, 2, 4]),
+              Table.of(names=['a', 'bb', 'ccc'], number=[1, 2, 3]), whole.head(2)]
+    assert len({expected, *(digest(dict(samples=other)) for other in others)}) == 5
+    assert digest(dict(rows=whole)) != expected

@@ -21,6 +21,22 @@ def test_area_mask_is_the_exact_area_average(shape):
     np.testing.assert_array_equal(area_mask(mask, 64), share > 0.5 + 1e-6)
 
 
+@pytest.mark.parametrize('shape', [(48, 64), (131, 200), (30, 41)])
+@pytest.mark.parametrize('order', ['C', 'F'])
+def test_area_mask_of_an_object_anywhere_in_the_picture(shape, order):
+    """Boxes at every border, corner and in the middle, some thinner than a target pixel."""
+    rng = np.random.default_rng(0)
+    rows, columns = coverage(shape[0], 64), coverage(shape[1], 64)
+    cuts = [[(0, 5), (0, size), (size // 3, size // 2), (size - 1, size), (7, 8)] for size in shape]
+    for top, bottom in cuts[0]:
+        for left, right in cuts[1]:
+            mask = np.zeros(shape, dtype=bool, order=order)
+            mask[top:bottom, left:right] = rng.random((bottom - top, right - left)) > 0.3
+            share = rows @ mask @ columns.T
+            expected = share > 0.5 + 1e-6 if (share > 0.5 + 1e-6).any() else share > 1e-9
+            np.testing.assert_array_equal(area_mask(mask, 64), expected)
+
+
 def test_area_mask_keeps_what_would_vanish():
     mask = np.zeros((1000, 1000), dtype=bool)
     mask[503, 777] = True
@@ -37,7 +53,9 @@ def test_every_way_to_store_a_mask(tiny):
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff([0, *changes, flat.size]).tolist()
     for segmentation in ([outline], code, dict(size=[48, 64], counts=runs)):
-        np.testing.assert_array_equal(decode_segmentation(segmentation, 48, 64, 'x'), mask)
+        decoded = decode_segmentation(segmentation, 48, 64, 'x')
+        assert decoded.dtype == bool and decoded.flags.c_contiguous and decoded.flags.writeable
+        np.testing.assert_array_equal(decoded, mask)
 
 
 def test_overlapping_polygons_count_once():

@@ -1,3 +1,7 @@
+import csv
+
+import numpy as np
+import pandas
 import pytest
 
 from dual_loop.datasets import MissingData, OpenImagesDataset
@@ -25,3 +29,58 @@ def test_table_without_a_column(openimages_root, small):
     table.write_text(table.read_text().replace('ImageID', 'Image'))
     with pytest.raises(ValueError, match='segmentation.csv: a row has no ImageID'):
         OpenImagesDataset(openimages_root, **small)
+
+
+@pytest.fixture
+def long_root(openimages_root):
+    """A table that is longer than one of the pieces it is read in, its images in turn."""
+    table = openimages_root / 'train-annotations-object-segmentation.csv'
+    names = table.read_text().splitlines()[0].split(',')
+    with open(table, 'w', newline='') as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*names, 'Clicks'])
+        for row in range(15_000):
+            x1, x2, y1, y2 = (round(share, 4) for share in ((row % 7) / 9, 1, 0, (row % 11 + 1) / 11))
+            label = ('/m/01', '/m/02', '/m/03')[row % 3 if row < 9000 else 0]
+            writer.writerow([f'mask{row}.png', f'{row % 4999 * 7919 % 10007:016x}', label, f'b{row}', x1, x2, y1, y2,
+                             '0.5 0.5 1;' * 5])
+    assert table.stat().st_size > 1.2 * 2 ** 20
+    return openimages_root
+
+
+def test_long_table_read_in_pieces(long_root, small):
+    dataset = OpenImagesDataset(long_root, **small)
+    table = pandas.read_csv(long_root / 'train-annotations-object-segmentation.csv')
+    index = dataset.index
+    assert len(index) == len(table) and index['object'].tolist() == list(range(len(table)))
+    assert index['image'].tolist() == pandas.factorize(table['ImageID'])[0].tolist()
+    np.testing.assert_array_equal(index['box_width'], (table['BoxXMax'] - table['BoxXMin']).to_numpy(np.float32))
+    np.testing.assert_array_equal(index['box_height'], (table['BoxYMax'] - table['BoxYMin']).to_numpy(np.float32))
+    for row in (0, 1, 2, 8999, 9001, 14_999):
+        assert dataset.path(row).stem == table['ImageID'][row] and dataset.sample_id(row) == f'mask{row}'
+        assert dataset.describe(row)['label'] == {'/m/01': 'Cat'}.get(table['LabelName'][row], table['LabelName'][row])
+
+
+def test_first_samples_do_not_need_the_rest_of_the_table(long_root, small):
+    table = long_root / 'train-annotations-object-segmentation.csv'
+    table.write_text(table.read_text() + ',,,,,,,,\n')
+    first = OpenImagesDataset(long_root, max_samples=10, **small)
+    assert len(first) == 10 and first.index['image'].tolist() == list(range(10))
+    with pytest.raises(ValueError, match='a row has no MaskPath, ImageID, LabelName'):
+        OpenImagesDataset(long_root, **small)
+
+
+def test_table_without_boxes(openimages_root, small):
+    table = openimages_root / 'train-annotations-object-segmentation.csv'
+    table.write_text(table.read_text().replace('BoxXMax', 'Right'))
+    dataset = OpenImagesDataset(openimages_root, **small)
+    assert np.isnan(dataset.index['box_width']).all() and not np.isnan(dataset.index['box_height']).any()
+
+
+def test_companions_where_images_are_in_turn(openimages_root, small):
+    table = openimages_root / 'train-annotations-object-segmentation.csv'
+    head, one, two = table.read_text().splitlines()
+    table.write_text('\n'.join([head, one, one.replace('abc,', 'xyz,'), two, two.replace('abc,', 'xyz,')]))
+    dataset = OpenImagesDataset(openimages_root, num_objects=9, **small)
+    assert dataset.index['image'].tolist() == [0, 1, 0, 1]
+    assert dataset[0]['label'] == ['Cat', '/m/02'] and dataset[2]['label'] == ['/m/02', 'Cat']

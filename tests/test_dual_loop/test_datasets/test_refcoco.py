@@ -1,9 +1,10 @@
 import json
+import os
 import pickle
 
 import pytest
 
-from dual_loop.datasets import MissingData, RefCOCODataset, held_out_image_ids
+from dual_loop.datasets import MissingData, RefCOCODataset, held_out_image_ids, load_refs, refcoco, refs
 
 
 def test_every_sentence_of_every_reference(refcoco_root, small):
@@ -47,14 +48,111 @@ def test_excluded_images(refcoco_root, small):
     assert not len(RefCOCODataset(refcoco_root, split='val', exclude_image_ids=held_out, optional=True, **small))
 
 
+def write_refs(root, dataset, partition, *entries):
+    """References to object 1 of (image, split)."""
+    folder = root / dataset
+    if not folder.exists():
+        folder.mkdir()
+        for name in ('coco2014', 'instances.json'):
+            (folder / name).symlink_to(root / 'refcoco' / name)
+    content = [dict(ref_id=number, ann_id=10 * image + 1, image_id=image, split=split,
+                    sentences=[dict(sent=f'image {image}', sent_id=number)])
+               for number, (image, split) in enumerate(entries)]
+    (folder / f'refs({partition}).p').write_bytes(pickle.dumps(content, protocol=2))
+
+
+def test_train_leaves_out_by_default_what_any_variant_holds_out(refcoco_root, small):
+    write_refs(refcoco_root, 'refcoco', 'unc', (7, 'train'), (8, 'train'), (8, 'val'))
+    assert [s['caption'] for s in RefCOCODataset(refcoco_root, **small)] == ['image 7']
+    write_refs(refcoco_root, 'refcoco+', 'unc', (7, 'testA'), (8, 'train'))
+    with pytest.raises(MissingData, match='no samples'):
+        RefCOCODataset(refcoco_root, **small)
+    assert len(RefCOCODataset(refcoco_root, exclude_image_ids=(), **small)) == 2
+    assert [s['caption'] for s in RefCOCODataset(refcoco_root, split='val', **small)] == ['image 8']
+    assert [s['caption'] for s in RefCOCODataset(refcoco_root, 'refcoco+', 'testA', **small)] == ['image 7']
+    write_refs(refcoco_root, 'refcoco+', 'unc', (8, 'train'))
+    write_refs(refcoco_root, 'refcocog', 'google', (8, 'train'), (7, 'val'))
+    with pytest.raises(MissingData, match='no samples'):
+        RefCOCODataset(refcoco_root, **small)
+
+
+def test_the_test_split_of_refcocog_is_that_of_umd(refcoco_root, small):
+    write_refs(refcoco_root, 'refcocog', 'google', (7, 'train'), (7, 'val'))
+    write_refs(refcoco_root, 'refcocog', 'umd', (7, 'train'), (8, 'test'))
+    with pytest.raises(ValueError, match="'google' of refcocog has no split 'test'.*split_by='umd'"):
+        RefCOCODataset(refcoco_root, 'refcocog', 'test', 'google', **small)
+    assert len(RefCOCODataset(refcoco_root, 'refcocog', 'test', 'umd', **small)) == 1
+    assert len(RefCOCODataset(refcoco_root, 'refcocog', 'val', 'google', **small)) == 1
+
+
+class Attack:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.mark}', )
+
+
+def test_references_that_carry_a_call_are_refused_and_not_run(refcoco_root, tmp_path, small):
+    (refcoco_root / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps([Attack(tmp_path / 'ran')], protocol=2))
+    with pytest.raises(ValueError, match=r'refs\(unc\)\.p is refused.*system.*Nothing of it was run'):
+        RefCOCODataset(refcoco_root, optional=True, **small)
+    with pytest.raises(ValueError, match=r'refs\(unc\)\.p is refused.*system'):
+        held_out_image_ids(refcoco_root)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_the_stored_index_is_opened_without_reading_the_references(refcoco_root, small, monkeypatch):
+    first = RefCOCODataset(refcoco_root, **small)
+    reads = []
+    monkeypatch.setattr(refcoco, 'load_refs', lambda path: reads.append(path) or load_refs(path))
+    monkeypatch.setattr('dual_loop.datasets.refs.load_refs', lambda path: reads.append(path) or load_refs(path))
+    refs._held_out.cache_clear()
+    second = RefCOCODataset(refcoco_root, **small)
+    assert not reads and [s['caption'] for s in second] == [s['caption'] for s in first]
+    assert [second.sample_id(row) for row in range(3)] == ['COCO_7_0_0', 'COCO_7_0_1', 'COCO_7_1_10']
+    write_refs(refcoco_root, 'refcocog', 'umd', (7, 'test'))
+    with pytest.raises(MissingData, match='no samples'):
+        RefCOCODataset(refcoco_root, **small)
+    assert reads, 'another variant holds out other images'
+
+
+@pytest.mark.parametrize('part, change', [
+    ('images', dict(file_name='../../secret.jpg')), ('images', dict(file_name='/etc/passwd')),
+    ('images', dict(file_name=None)), ('images', dict(file_name='\ud800.jpg')),
+    ('annotations', dict(segmentation=None)), ('annotations', dict(id=12345))])
+def test_entries_of_the_instances_that_cannot_be_used_are_noted(refcoco_root, small, part, change):
+    file = refcoco_root / 'refcoco' / 'instances.json'
+    content = json.loads(file.read_text())
+    for entry in content[part]:
+        if entry['id'] in (7, 71, 72):
+            entry |= change
+    file.write_text(json.dumps(content))
+    dataset = RefCOCODataset(refcoco_root, exclude_image_ids=(), optional=True, **small)
+    assert len(dataset) == 0 and dataset.quarantine.count == 2
+    assert len(RefCOCODataset(refcoco_root, split='val', **small)) == 1
+
+
+def test_sizes_that_are_no_numbers_only_cost_the_estimate_of_lengths(refcoco_root, small):
+    file = refcoco_root / 'refcoco' / 'instances.json'
+    content = json.loads(file.read_text())
+    for entry in content['annotations']:
+        entry |= dict(bbox=['a', None], area='large')
+    file.write_text(json.dumps(content))
+    dataset = RefCOCODataset(refcoco_root, **small)
+    assert len(dataset) == len(dataset.modality_length) == 3 and dataset[0]['masks'].any()
+
+
 def test_broken_entries_are_counted_and_broken_files_refused(refcoco_root, small):
     file = refcoco_root / 'refcoco' / 'refs(unc).p'
     refs = pickle.loads(file.read_bytes())
     refs[0]['ann_id'] = 12345
-    refs[1]['sentences'][0]['sent'] = ' '
+    refs[1]['sentences'][0]['sent'] = ' \t'
+    refs[1]['sentences'][1]['sent'] = '\ud800'
+    refs[1]['sentences'].append(dict(sent='Tall box', sent_id=2))
     file.write_bytes(pickle.dumps(refs))
     dataset = RefCOCODataset(refcoco_root, **small)
-    assert [s['caption'] for s in dataset] == ['tall box'] and dataset.quarantine.count == 2
+    assert [s['caption'] for s in dataset] == ['tall box'] and dataset.quarantine.count == 3
     instances = refcoco_root / 'refcoco' / 'instances.json'
     for content in ('', json.dumps(dict(images=[]))):
         instances.write_text(content)

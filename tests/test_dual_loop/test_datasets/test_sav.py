@@ -1,9 +1,15 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco
+from torch.utils.data import DataLoader
 
-from dual_loop.datasets import SAVPairDataset
-from dual_loop.datasets.sav import find_files
+from dual_loop.datasets import BadSample, MissingData, SAVPairDataset, collate_samples, sav
+from dual_loop.datasets.contract import violations
+from dual_loop.datasets.masks import area_mask
+from dual_loop.datasets.sav_masklets import from_text, pairs, read_masklets, to_text, visible_frames
 
 
 def test_pairs_in_sorted_order(sav_root, small, tiny):
@@ -23,17 +29,6 @@ def test_pairs_in_sorted_order(sav_root, small, tiny):
     assert not torch.equal(sample['g_pixel_values1'], sample['g_pixel_values2'])
     assert sample['image_key1'] != sample['image_key2']
     assert SAVPairDataset(sav_root, num_objects=3, **small)[0]['masks2'].shape == (1, 64, 64)
-
-
-def test_files_are_found_at_any_depth_and_behind_links(tmp_path):
-    names = [f'{folder}masklet_data_{number}.npz' for folder in ('b/c/', 'a/', 'link/', '') for number in (3, 1, 2)]
-    for name in names:
-        file = tmp_path / 'root' / name.replace('link/', '../elsewhere/')
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    (tmp_path / 'root' / 'masklet_data_9.npy').touch()
-    (tmp_path / 'root' / 'link').symlink_to(tmp_path / 'elsewhere')
-    assert find_files(tmp_path / 'root', 'masklet_data_*.npz') == sorted(names)
 
 
 @pytest.mark.parametrize('frame_type, scale', [('float32', 1), ('float64', 1), ('float32', 255), ('int64', 1),
@@ -85,3 +80,247 @@ def test_cut_files(sav_root, small):
     file.write_bytes(whole[:600] + bytes([whole[600] ^ 255]) + whole[601:])
     dataset = SAVPairDataset(sav_root, **small)
     assert dataset[0]['sample_id'] != 'a/masklet_data_00001' and dataset.quarantine.count == 1
+
+
+# The release ----------------------------------------------------------------------------------------------------------
+
+FRAMES = 30  # annotated ones
+SHOWN = {0: range(30), 1: [2, 3, 4, 5, 20, 21], 2: [7], 3: [], 4: [1, 2]}  # where each object is visible
+
+
+def masklets(tiny, shown=SHOWN):
+    """Boxes that move two pixels from one annotated frame to the next, so that a mask says its frame."""
+    def code(k, t):
+        mask = np.zeros((48, 64), dtype=bool)
+        mask[10:30, 2 * t:2 * t + 4] = t in shown[k]
+        return tiny.rle(mask)
+
+    return [[code(k, t) for k in shown] for t in range(FRAMES)]
+
+
+@pytest.fixture
+def release(tmp_path, tiny, write_video):
+    """One video with five objects drawn by hand, and automatic masks of a sixth one."""
+    folder = tmp_path / 'sav' / 'sav_train' / 'sav_000'
+    folder.mkdir(parents=True)
+    write_video(folder / 'sav_000001.mp4', 4 * FRAMES)
+    (folder / 'sav_000001_manual.json').write_text(json.dumps(dict(masklet=masklets(tiny))))
+    (folder / 'sav_000001_auto.json').write_text(json.dumps(dict(masklet=masklets(tiny, {0: range(30)}))))
+    return tmp_path / 'sav'
+
+
+def annotated_frames(sample):
+    """The annotated frames of a sample, as its masks say."""
+    return [round(sample[f'masks{k}'].nonzero()[:, 1].min().item() / 2) for k in (1, 2)]
+
+
+def test_masks_belong_to_every_fourth_frame(release, small, shown_number):
+    dataset = SAVPairDataset(release, gap=(2, 9), repeats=20, **small)
+    seen = set()
+    for sample in dataset:
+        frames = annotated_frames(sample)
+        assert [4 * t for t in frames] == [shown_number(sample[f'g_pixel_values{k}']) for k in (1, 2)]
+        assert [4 * t for t in frames] == [int(sample[f'image_key{k}'].split(':')[-1]) for k in (1, 2)]
+        number = int(sample['sample_id'][-1])
+        assert set(frames) <= set(SHOWN[number]) and 2 <= abs(frames[0] - frames[1]) <= 9
+        assert not list(violations(sample, dataset))
+        seen.add((number, *frames))
+    first = [pair for pair in seen if pair[0] == 0]
+    assert len(first) > 15, 'repeats show other pairs'
+    assert 0.2 < np.mean([one < two for _, one, two in first]) < 0.8, 'either frame may come first'
+    # Object 1 is visible in 2..5 and 20, 21, so only these fit the gap.
+    assert {pair[1:] for pair in seen if pair[0] == 1} == {(2, 4), (2, 5), (3, 5), (4, 2), (5, 2), (5, 3)}
+
+
+def test_pairs_do_not_depend_on_process_or_order(release, small):
+    def keys(dataset):
+        return [sample['image_key1'] + sample['image_key2'] for sample in dataset]
+
+    settings = dict(annotations='both', repeats=4, **small)
+    expected = keys(SAVPairDataset(release, **settings))
+    again = SAVPairDataset(release, **settings)
+    backwards = [again[index] for index in reversed(range(len(again)))]
+    assert keys(backwards)[::-1] == expected
+    assert keys(DataLoader(again, batch_size=None, num_workers=2)) == expected
+    assert keys(SAVPairDataset(release, seed=1, **settings)) != expected
+
+
+def test_objects_with_a_fitting_pair_are_listed(release, small):
+    ids = 'sav_train/sav_000/sav_000001_{}'.format
+
+    def listed(**settings):
+        dataset = SAVPairDataset(release, **settings, **small)
+        assert dataset.quarantine.count == 0
+        return [dataset.sample_id(row) for row in range(len(dataset))]
+
+    assert listed() == [ids('manual_0'), ids('manual_1')]
+    assert listed(gap=[1, 1]) == [ids('manual_0'), ids('manual_1'), ids('manual_4')]
+    assert listed(gap=(19, 29)) == [ids('manual_0'), ids('manual_1')] and listed(gap=(20, 29)) == [ids('manual_0')]
+    assert listed(annotations='auto') == [ids('auto_0')]
+    assert listed(annotations='both') == [ids('auto_0'), ids('manual_0'), ids('manual_1')]
+    assert listed(annotations='both', max_samples=2) == [ids('auto_0'), ids('manual_0')]
+
+
+def test_sizes_are_those_of_the_first_visible_mask(release, small):
+    dataset = SAVPairDataset(release, gap=(1, 5), **small)
+    columns = ('box_width', 'box_height', 'area', 'image_width', 'image_height')
+    assert [[dataset.index[name][row] for name in columns] for row in range(3)] == 3 * [[4, 20, 80, 64, 48]]
+    assert len(dataset.modality_length) == 3
+
+
+@pytest.mark.parametrize('nothing', [None, {}, dict(size=[48, 64], counts=''), dict(size=[48, 64], counts=[]),
+                                     dict(size=[48, 64], counts=[48 * 64]), dict(size=[48, 64], counts='PP3')])
+def test_all_ways_to_say_not_visible(release, small, tiny, nothing):
+    codes = masklets(tiny)
+    assert codes[0][3] == dict(size=[48, 64], counts='PP3'), 'what pycocotools writes for an empty mask'
+    for t in range(FRAMES):
+        codes[t][0] = codes[t][0] if t in (4, 11) else nothing
+    (release / 'sav_train' / 'sav_000' / 'sav_000001_manual.json').write_text(json.dumps(dict(masklet=codes)))
+    dataset = SAVPairDataset(release, repeats=6, **small)
+    assert {tuple(sorted(annotated_frames(dataset[index]))) for index in range(0, len(dataset), 2)} == {(4, 11)}
+
+
+def test_all_pairs_are_listed():
+    rng = np.random.default_rng(0)
+    for length, low, high in ((1, 1, 5), (8, 1, 1), (30, 3, 7), (121, 3, 24)):
+        visible = rng.random(length) < 0.6
+        expected = [[a, b] for a in range(length) for b in range(length)
+                    if visible[a] and visible[b] and low <= abs(a - b) <= high]
+        assert pairs(visible, (low, high)).tolist() == expected
+        text = to_text(visible)
+        assert np.flatnonzero(from_text(text)).tolist() == np.flatnonzero(visible).tolist()
+        assert len(text) <= length / 4 + 2
+
+
+def test_videos_are_not_opened_for_the_index(release, small):
+    (release / 'sav_train' / 'sav_000' / 'sav_000001.mp4').write_bytes(b'no video')
+    dataset = SAVPairDataset(release, **small)
+    assert len(dataset) == 2
+    with pytest.raises(BadSample, match='cannot be opened as a video'):
+        dataset.load(0, 0)
+
+
+@pytest.mark.parametrize('content, reason', [
+    (b'', 'zero bytes'), (b'{', 'not a JSON file'), (b'\xff', 'not a JSON file'), (b'[]', 'has no masklet'),
+    (b'{"masklet": 3}', 'has no masklet'), (b'{"masklet": [3]}', 'has no masklet'),
+    (b'{"masklet": [[null], []]}', 'another number of objects'), (b'{"masklet": [["x"]]}', 'a mask that is not'),
+    (b'{"masklet": [[{"counts": "0"}]]}', 'a mask that is not'),
+    (b'{"masklet": [[{"counts": "0", "size": [1]}]]}', 'a mask that is not'), ('video', 'the video is missing'),
+])
+def test_bad_annotation_files_are_left_out(release, small, content, reason):
+    folder = release / 'sav_train' / 'sav_000'
+    if content == 'video':
+        content = (folder / 'sav_000001_manual.json').read_bytes()
+    else:
+        (folder / 'sav_000002.mp4').touch()
+    (folder / 'sav_000002_manual.json').write_bytes(content)
+    for _ in range(2):  # made, then found again
+        dataset = SAVPairDataset(release, **small)
+        entry, = dataset.quarantine.entries
+        assert len(dataset) == 2 and reason in entry['reason']
+        assert entry['sample_id'] == 'sav_train/sav_000/sav_000002_manual' and 'sav_000002' in entry['path']
+
+
+def test_a_bad_object_spares_the_others(release, small, tiny):
+    file = release / 'sav_train' / 'sav_000' / 'sav_000001_manual.json'
+    codes = masklets(tiny)
+    codes[0][0]['counts'] = 'a bad code of many characters'
+    codes[6][1]['counts'] = '\x10'
+    file.write_text(json.dumps(dict(masklet=codes)))
+    dataset = SAVPairDataset(release, gap=(1, 1), **small)
+    assert [dataset.sample_id(row)[-8:] for row in range(len(dataset))] == ['manual_4']
+    assert [entry['sample_id'][-8:] for entry in dataset.quarantine.entries] == ['manual_0', 'manual_1']
+
+
+def test_frames_must_have_the_size_of_their_masks(release, small, write_video):
+    video = write_video(release / 'sav_train' / 'sav_000' / 'sav_000001.mp4', 4 * FRAMES, height=64, width=48)
+    dataset = SAVPairDataset(release, **small)
+    with pytest.raises(BadSample, match=r'height and width \[64, 48\], their masks \[48, 64\]') as caught:
+        dataset.load(0, 0)
+    assert caught.value.path == video
+
+
+def test_videos_that_end_early(release, small, write_video):
+    video = write_video(release / 'sav_train' / 'sav_000' / 'sav_000001.mp4', 4)
+    with pytest.raises(BadSample, match='has no frame') as caught:
+        SAVPairDataset(release, **small).load(0, 0)
+    assert caught.value.path == video
+
+
+@pytest.mark.parametrize('change', [lambda codes: codes[:1], lambda codes: [each[:0] for each in codes],
+                                    lambda codes: [[None] * 5 for _ in codes]])
+def test_annotations_that_changed_behind_the_index(release, small, tiny, change):
+    dataset = SAVPairDataset(release, **small)
+    file = release / 'sav_train' / 'sav_000' / 'sav_000001_manual.json'
+    file.write_text(json.dumps(dict(masklet=change(masklets(tiny)))))
+    with pytest.raises(BadSample, match='object 0 has gone from annotated frame') as caught:
+        dataset.load(0, 0)
+    assert caught.value.path == file
+
+
+def test_an_annotation_file_is_read_once_in_a_row(release, small, monkeypatch):
+    dataset = SAVPairDataset(release, annotations='both', **small)
+    read = []
+    monkeypatch.setattr(sav, 'read_masklets', lambda path: read.append(path.stem) or read_masklets(path))
+    for row in (1, 2, 2, 0, 1):
+        dataset.load(row, row)
+    assert read == ['sav_000001_manual', 'sav_000001_auto', 'sav_000001_manual']
+
+
+def test_layout_is_recognised_or_chosen(release, sav_root, small):
+    # Both fixtures lie in the same folder.
+    assert release == sav_root
+    with pytest.raises(ValueError, match=f"{release} holds both .* set layout='npz' or layout='release'"):
+        SAVPairDataset(release, **small)
+    assert len(SAVPairDataset(release, layout='npz', **small)) == 3
+    assert len(SAVPairDataset(release, layout='release', **small)) == 2
+    assert len(SAVPairDataset(release / 'sav_train', **small)) == 2
+    with pytest.raises(MissingData, match=rf'{release}/sav_train: no masklet_data_\*.npz. Put'):
+        SAVPairDataset(release / 'sav_train', layout='npz', **small)
+
+
+def test_an_empty_folder_and_the_wrong_annotations(release, small, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(MissingData, match=r'empty: no sav_\*_manual.json or masklet_data_\*.npz. Put the SA-V'):
+        SAVPairDataset(tmp_path / 'empty', **small)
+    assert len(SAVPairDataset(tmp_path / 'empty', optional=True, **small)) == 0
+    (release / 'sav_train' / 'sav_000' / 'sav_000001_auto.json').unlink()
+    with pytest.raises(MissingData, match=r'sav: no sav_\*_auto.json, but .*000001_manual.json: set annotations'):
+        SAVPairDataset(release, annotations='auto', layout='release', **small)
+
+
+@pytest.mark.parametrize('wrong', [dict(layout='mp4'), dict(annotations='automatic'), dict(gap=(0, 3)),
+                                   dict(gap=(4, 3)), dict(gap=(1, 2.5)), dict(gap=(1, 2, 3))])
+def test_arguments_that_make_no_sense(tmp_path, wrong):
+    with pytest.raises(ValueError, match=f'{next(iter(wrong))} must be'):
+        SAVPairDataset(tmp_path, **wrong)
+
+
+def test_several_objects_and_a_batch(release, small):
+    dataset = SAVPairDataset(release, num_objects=3, repeats=2, **small)
+    assert dataset[0]['masks1'].shape == (1, 64, 64) and dataset[0]['caption'] == [None]
+    batch = collate_samples(list(dataset))
+    assert batch['masks2'].shape == (4, 64, 64) and batch['image1'].tolist() != batch['image2'].tolist()
+
+
+def test_real_annotations(real_samples, tmp_path, write_video, shown_number):
+    content = json.loads((real_samples / 'sav_raw' / 'sav_000001_manual.json').read_text())
+    path = tmp_path / 'sav_000001_manual.json'
+    # By pycocotools alone.
+    areas = np.array([[coco.area(code) for code in codes] for codes in content['masklet']])
+    for k in range(5):
+        assert np.array_equal(visible_frames(content['masklet'], k, path), areas[:, k] > 0)
+    content['masklet'] = content['masklet'][:10]
+    path.write_text(json.dumps(content))
+    write_video(tmp_path / 'sav_000001.mp4', 37, height=848, width=480)
+    dataset = SAVPairDataset(tmp_path, gap=(1, 9), image_size=56, grounding_size=256)
+    assert [dataset.sample_id(row)[-1] for row in range(4)] == list('0124'), 'object 3 appears later'
+    for index, sample in enumerate(dataset):
+        number = int(sample['sample_id'][-1])
+        box = coco.toBbox(content['masklet'][0][number])
+        row = dataset.row(index)
+        assert [dataset.index['box_width'][row], dataset.index['box_height'][row]] == box[2:].tolist()
+        for k in (1, 2):
+            shown = shown_number(sample[f'g_pixel_values{k}'])
+            mask = coco.decode(content['masklet'][shown // 4][number]) > 0
+            assert shown % 4 == 0 and torch.equal(sample[f'masks{k}'], torch.from_numpy(area_mask(mask, 256)))

@@ -1,6 +1,7 @@
 import gzip
 import multiprocessing
 import pickle
+import tarfile
 
 import pytest
 
@@ -23,10 +24,89 @@ def test_paths_that_lead_out_are_refused(tmp_path, write_tar, name):
         list(tar_members(tmp_path / 'x.tar'))
 
 
+@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize('name, target, leads_out', [
+    ('a.jpg', '/etc/passwd', True), ('a.jpg', '../up.jpg', True), ('a.jpg', 'b/../../up.jpg', True),
+    ('/a.jpg', 'b.jpg', True), ('../a.jpg', 'b.jpg', True), ('a.jpg', 'b.jpg', False),
+    ('a.jpg', './b/../c.jpg', False)])
+def test_links_that_lead_out_are_refused_and_others_passed_over(tmp_path, kind, name, target, leads_out):
+    with tarfile.open(tmp_path / 'x.tar', 'w') as archive:
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = kind, target
+        archive.addfile(link)
+    if not leads_out:
+        assert list(tar_members(tmp_path / 'x.tar')) == []
+        return
+    with pytest.raises(ValueError, match=r'x\.tar is refused.*outside'):
+        list(tar_members(tmp_path / 'x.tar'))
+
+
+def test_a_symbolic_link_is_relative_to_its_folder_and_a_hard_link_to_the_archive(tmp_path):
+    for kind, leads_out in ((tarfile.SYMTYPE, False), (tarfile.LNKTYPE, True)):
+        with tarfile.open(tmp_path / 'x.tar', 'w') as archive:
+            link = tarfile.TarInfo('folder/a.jpg')
+            link.type, link.linkname = kind, '../b.jpg'
+            archive.addfile(link)
+        if leads_out:
+            with pytest.raises(ValueError, match='outside'):
+                list(tar_members(tmp_path / 'x.tar'))
+        else:
+            assert list(tar_members(tmp_path / 'x.tar')) == []
+
+
+def test_devices_are_passed_over(tmp_path):
+    with tarfile.open(tmp_path / 'x.tar', 'w') as archive:
+        for kind in (tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            device = tarfile.TarInfo('a.jpg')
+            device.type = kind
+            archive.addfile(device)
+    assert list(tar_members(tmp_path / 'x.tar')) == []
+
+
+def test_every_cut_of_an_archive_is_noticed(tmp_path, write_tar):
+    path = tmp_path / 'x.tar'
+    write_tar(path, {'a.jpg': b'a' * 600, 'b.jpg': b'b' * 512, 'c.jpg': b''})
+    whole = path.read_bytes()
+    members = list(tar_members(path))
+    end = members[-1][1]  # from here on zeros
+    for length in [*range(0, end, 100), 512, 1024, 1536, 2048, 2560, end, end + 100]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r'x\.tar is not a whole uncompressed tar archive.*Download it again'):
+            list(tar_members(path))
+    path.write_bytes(whole[:end + 512])
+    assert list(tar_members(path)) == members
+    path.write_bytes(whole[:1536] + b'\xff' * 512 + whole[2048:])
+    with pytest.raises(ValueError, match='cut off or damaged at byte 1536'):
+        list(tar_members(path))
+
+
+def test_a_negative_size_does_not_turn_the_reader_back(tmp_path, write_tar):
+    path = tmp_path / 'x.tar'
+    write_tar(path, {'a.jpg': b'a'})
+    header = bytearray(path.read_bytes()[:512])
+    header[124:136] = b'\xff' * 10 + b'\xfc\x00'  # -1024 in base 256
+    header[148:156] = b'%06o\0 ' % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    path.write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(ValueError, match=r'x\.tar is'):
+        list(tar_members(path))
+
+
+def test_what_may_not_be_read_is_named_with_the_remedy(tmp_path, write_tar, monkeypatch):
+    path = tmp_path / 'x.tar'
+    write_tar(path, {'a.jpg': b'a'})
+
+    def refuse(file, *args, **kwargs):
+        raise PermissionError(13, 'Permission denied', str(file))
+
+    monkeypatch.setattr('builtins.open', refuse)
+    with pytest.raises(PermissionError, match=r'make it readable.*x\.tar'):
+        list(tar_members(path))
+
+
 def test_other_files_are_refused(tmp_path, write_tar):
     write_tar(tmp_path / 'x.tar', {'a.jpg': b'first' * 1000})
     (tmp_path / 'z.tar').write_bytes(gzip.compress((tmp_path / 'x.tar').read_bytes()))
-    with pytest.raises(ValueError, match=r'z\.tar is not an uncompressed tar'):
+    with pytest.raises(ValueError, match=r'z\.tar is not a whole uncompressed tar'):
         list(tar_members(tmp_path / 'z.tar'))
 
 

@@ -77,7 +77,8 @@ def test_sources_by_their_own_names(tmp_path, demo_root):
     everything, default = digests(root), digests(demo_root)
     assert all(everything[name] == digest for name, digest in default.items() if name != 'manifest.json')
     for split in ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO'):
-        samples = DescribeAnythingDataset(root / 'dam', split=split, image_size=56, grounding_size=64)
+        samples = DescribeAnythingDataset(root / 'dam', split=split, image_size=56, grounding_size=64,
+                                          exclude_image_ids=())
         assert len(samples) >= 6 and samples[0]['caption'] and not samples.quarantine.count
     held_out = set(held_out_image_ids(root / 'ref_seg'))
     for dataset, split_by, test in (('refcoco+', 'unc', 'testB'), ('refcocog', 'umd', 'test')):

@@ -1,14 +1,18 @@
 """Batches from any position against reading everything from the start."""
 
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from torch.utils.data import DataLoader, Dataset
+from mmengine.runner import Runner
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 from xtuner.dataset.samplers import LengthGroupedSampler
 
-from dual_loop.engine.data_order import ResumableBatchSampler, endless_batches
+from dual_loop.engine.data_order import ResumableBatchSampler, build_dataloader, endless_batches
+from dual_loop.engine.length_groups import GroupedByLengthSampler
 
 
 class Numbers(Dataset):
@@ -29,7 +33,8 @@ class Numbers(Dataset):
 SAMPLERS = {
     'default': lambda data: DefaultSampler(data, shuffle=True, seed=3),
     'infinite': lambda data: InfiniteSampler(data, shuffle=True, seed=3),
-    'length grouped': lambda data: LengthGroupedSampler(data, 4, length_property='modality_length', seed=3),
+    'length grouped': lambda data: GroupedByLengthSampler(data, 4, seed=3),
+    'length grouped by xtuner': lambda data: LengthGroupedSampler(data, 4, length_property='modality_length', seed=3),
 }
 
 
@@ -68,3 +73,41 @@ def test_less_than_a_batch_is_an_error():
     data = Numbers(3)
     with pytest.raises(ValueError, match='3 samples per rank, less than one batch of 4: lower batch_size'):
         ResumableBatchSampler(DefaultSampler(data), 4)
+
+
+def build(accumulative_counts: int = 3, **sampler) -> DataLoader:
+    spec = Config(dict(dataloader=dict(dataset=Numbers(50), batch_size=2, sampler=sampler))).dataloader
+    runner = SimpleNamespace(seed=3, build_dataloader=Runner.build_dataloader)
+    loader = build_dataloader(runner, spec, accumulative_counts)
+    assert dict(spec.sampler) == sampler, 'the config stays as it was'
+    return loader
+
+
+@pytest.mark.parametrize('sampler', [
+    dict(type=GroupedByLengthSampler),
+    dict(type='GroupedByLengthSampler'),
+    dict(type='dual_loop.engine.length_groups.GroupedByLengthSampler', per_device_batch_size=6),
+    dict(type=LengthGroupedSampler, length_property='modality_length'),
+    dict(type='xtuner.dataset.samplers.LengthGroupedSampler', length_property='modality_length'),
+], ids=['class', 'name', 'path, with the right number', 'xtuner', 'path of xtuner'])
+def test_grouping_by_length_takes_whole_steps(sampler):
+    loader = build(**sampler)
+    expected = list(LengthGroupedSampler(Numbers(50), 6, length_property='modality_length', seed=3))
+    assert len(expected) == 54 and [index for batch in loader.batch_sampler for index in batch] == expected
+
+
+def test_another_number_for_grouping_is_refused():
+    with pytest.raises(ValueError, match='per_device_batch_size is 32, but .* = 6 samples .* leave it out'):
+        build(type=GroupedByLengthSampler, per_device_batch_size=32)
+
+
+def test_other_samplers_are_built_as_they_are():
+    assert build(type=DefaultSampler, shuffle=True).batch_sampler.sampler.seed == 3
+    with pytest.raises(KeyError, match='NoSuchSampler'):
+        build(type='NoSuchSampler')
+
+
+def test_another_batch_sampler_is_refused():
+    loader = DataLoader(Numbers(8), batch_sampler=BatchSampler(range(8), 2, drop_last=True))
+    with pytest.raises(ValueError, match='needs a ResumableBatchSampler, not BatchSampler: remove batch_sampler'):
+        build_dataloader(SimpleNamespace(seed=3), loader, 1)

@@ -2,15 +2,18 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader, SequentialSampler
 
 from dual_loop.datasets import collate_samples
 from dual_loop.engine.data_order import ResumableBatchSampler
+from dual_loop.engine.length_groups import GroupedByLengthSampler
 from dual_loop.engine.loop import DualLoopTrainLoop, NonFiniteGradients
 
 CAPTION = 'A small red circle with white stripes.'
@@ -82,6 +85,17 @@ def test_a_step_is_orthogonal_surgery_on_the_mean_gradients(make_loop, accumulat
         torch.testing.assert_close(before[name] - value, expected, rtol=1e-3, atol=2e-6, msg=name)
         moved = max(moved, float(expected.abs().max()))
     assert moved > 1e-3
+
+
+def test_both_loops_group_the_samples_of_a_step_by_length(make_loop):
+    runner = make_loop()[0].runner
+    runner.build_dataloader = Runner.build_dataloader
+    data = Samples(range(40))
+    data.modality_length = np.arange(1, 41)
+    spec = dict(dataset=data, batch_size=2, sampler=dict(type=GroupedByLengthSampler))
+    loop = DualLoopTrainLoop(runner, spec, spec | dict(batch_size=4), max_steps=1, accumulative_counts=3)
+    # 40 rounded up to whole steps of 6 and of 12.
+    assert [len(loader.batch_sampler.sampler) for loader in loop.dataloaders.values()] == [42, 48]
 
 
 def test_hooks_see_the_figures_of_both_loops(make_loop):
@@ -174,3 +188,14 @@ def test_a_loss_that_is_not_finite_skips_the_step_although_its_gradient_is(make_
     loop.run()
     assert loop.runner.message_hub.get_info('stepped') is False
     assert all(torch.equal(before[name], value) for name, value in values(model).items())
+
+
+def test_tells_what_both_loops_are_made_of(make_loop, monkeypatch):
+    said = []
+    monkeypatch.setattr('dual_loop.engine.loop.print_log', lambda text, *_: said.append(text))
+    loop, loaders, _ = make_loop()
+    loaders[1].dataset.source = 'descriptions'
+    loop.prepare()
+    _, _, first, second = said[0].splitlines()
+    assert first.split() == ['loop', '1', '-', '4', '-', '100.0%', '-', '-']
+    assert second.split()[:4] == ['loop', '2', 'descriptions', '4'] and len(said) == 1

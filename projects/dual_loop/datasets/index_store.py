@@ -1,0 +1,195 @@
+"""Indexes on disk: made once, found again as long as the data they list have not changed."""
+
+import fnmatch
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from mmengine.logging import print_log
+
+from llava_sam2.paths import resolve
+
+from .index import Table, digest
+
+INDEX_DIR = 'work_dirs/indexes'
+#: Overrules the argument ``index_dir`` of every data set, for example with a fast local disk.
+VARIABLE = 'DUAL_LOOP_INDEX_DIR'
+_VERSION = 1  # of what the data sets write; a new one makes all indexes anew
+_STATE = 'index.json'
+
+
+@dataclass(frozen=True)
+class IndexSource:
+    """What an index is made from; when nothing of it has changed, the stored index holds.
+
+    Args:
+        files: their size and time of change decide.
+        folders: the time of change and the number of entries of every directory below them decide. A file that is
+            rewritten in place is not noticed, since that would need a look at each of millions of files.
+        arguments: plain values that decide which rows there are.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """Tables by name, and a digest of their content that says whether two runs read the same list."""
+
+    tables: dict[str, Table]
+    digest: str
+
+
+def load_or_build(name: str, source: IndexSource, build: Callable[[], dict[str, Table]],
+                  index_dir: str | Path = INDEX_DIR) -> StoredIndex:
+    """Open the stored index of ``source``, or build and store it.
+
+    Of several processes one builds and the others wait. The index appears whole or not at all.
+
+    Args:
+        name: of the data set; part of the file name.
+        source: what the index is made from.
+        build: gives the tables by name.
+        index_dir: folder of the indexes, relative paths against the checkout; see also ``VARIABLE``.
+
+    Raises:
+        PermissionError: nothing can be written to ``index_dir``.
+    """
+    root = resolve(os.environ.get(VARIABLE) or index_dir)
+    arguments = json.loads(json.dumps(source.arguments, default=str, sort_keys=True))
+    key = sha256(json.dumps([arguments, [str(path) for path in (*source.files, *source.folders)]]).encode())
+    folder = root / f'{name}-{key.hexdigest()[:16]}'
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_suffix('.lock'), name):
+            return _open(folder, source) or _make(folder, name, source, arguments, build)
+    except PermissionError as error:
+        if error.filename and root in (Path(error.filename), *Path(error.filename).parents):
+            raise PermissionError(f'the index of {name} cannot be written to {root}: {error.strerror}. Set index_dir '
+                                  f'or the environment variable {VARIABLE} to a folder that can be written') from error
+        raise
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
+    """Every directory below ``root`` in order: its path, the sorted names of its files, its number of entries.
+
+    Symbolic links are followed, but no directory is entered twice.
+
+    Raises:
+        PermissionError: a directory cannot be listed.
+    """
+    def refuse(error: OSError) -> None:
+        raise unreadable(error)
+
+    entered: set[tuple[int, int]] = set()
+    _is_new(str(root), entered)
+    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        count = len(folders) + len(files)
+        folders[:] = sorted(each for each in folders if _is_new(os.path.join(folder, each), entered))
+        yield folder, sorted(files), count
+
+
+def unreadable(error: OSError) -> OSError:
+    """The same error with what to do."""
+    return type(error)(error.errno, f'{error.strerror}: make it readable for this user', error.filename)
+
+
+def find_files(root: Path, pattern: str) -> list[str]:
+    """Paths of the files below ``root`` (symbolic links included) whose name fits ``pattern``: relative, sorted."""
+    found = []
+    for folder, names, _ in walk(root):
+        prefix = '' if folder == str(root) else f'{os.path.relpath(folder, root)}/'
+        found += [prefix + name for name in fnmatch.filter(names, pattern)]
+    found.sort()
+    return found
+
+
+def _is_new(folder: str, entered: set[tuple[int, int]]) -> bool:
+    status = os.stat(folder)
+    identity = status.st_dev, status.st_ino
+    is_new = identity not in entered
+    entered.add(identity)
+    return is_new
+
+
+@contextmanager
+def _locked(file: Path, name: str) -> Iterator[None]:
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        print_log(f'waiting for the process that makes the index of {name} ({file})', 'current', logging.WARNING)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open(folder: Path, source: IndexSource) -> StoredIndex | None:
+    """The stored index, or None if there is none or the data have changed."""
+    try:
+        state = json.loads((folder / _STATE).read_bytes())
+    except FileNotFoundError:
+        return None
+    if state['version'] != _VERSION or _files(source) != state['files'] or \
+            {path: _directory(path) for path in state['directories']} != state['directories']:
+        return None
+    return StoredIndex({name: Table.open(folder / f'{name}.arrow') for name in state['tables']}, state['digest'])
+
+
+def _make(folder: Path, name: str, source: IndexSource, arguments: dict, build: Callable) -> StoredIndex:
+    started = time.monotonic()
+    # Looked at before the index is made: what changes meanwhile is noticed next time.
+    state = dict(version=_VERSION, arguments=arguments, files=_files(source),
+                 directories={path: _directory(path) for root in source.folders for path, _, _ in walk(root)})
+    tables = build()
+    rows = {each: len(table) for each, table in tables.items()}
+    state |= dict(tables=rows, digest=digest(tables))
+    unfinished, old = folder.with_suffix('.unfinished'), folder.with_suffix('.old')
+    for leftover in (unfinished, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir()
+    for each, table in tables.items():
+        table.write(unfinished / f'{each}.arrow')
+        _sync(unfinished / f'{each}.arrow')
+    (unfinished / _STATE).write_text(json.dumps(state, indent=1))
+    _sync(unfinished / _STATE)
+    if folder.exists():
+        folder.rename(old)
+    unfinished.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    del tables, table
+    pa.default_memory_pool().release_unused()  # it would keep what the tables took
+    print_log(f'{name}: index of {rows.get("samples", 0)} samples made in {time.monotonic() - started:.1f} s, kept in '
+              f'{folder}', 'current')
+    return StoredIndex({each: Table.open(folder / f'{each}.arrow') for each in rows}, state['digest'])
+
+
+def _files(source: IndexSource) -> dict[str, list[int]]:
+    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in source.files}
+
+
+def _directory(path: str) -> list[int] | None:
+    """Time of change and number of entries; None if it has gone."""
+    try:
+        return [os.stat(path).st_mtime_ns, len(os.listdir(path))]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _sync(path: Path) -> None:
+    with open(path, 'rb') as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,247 @@
+"""The sequences with which a sample is trained, token by token: what is read, and what carries a loss."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dual_loop.models import DualLoopModel
+from llava_sam2 import prompts
+from llava_sam2.configuration import Sa2VAConfig
+from llava_sam2.model import VideoLLaVASAMModel
+from llava_sam2.rows import caption_row, segmentation_row
+from llava_sam2.sequences import IGNORE, Row
+from llava_sam2.sources import config_of_source, resolved
+from llava_sam2.tokenizer import build_tokenizer
+from llava_sam2.vocabulary import Vocabulary
+
+_LONGEST_CHARACTER = 4  # bytes of UTF-8
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Neighbouring tokens that are shown as one: mostly a single one.
+
+    Attributes:
+        text: the decoded text, or a name where the tokens stand for something else.
+        ids: of the tokens; placeholders for what exists as embeddings only.
+        supervised: the tokens carry a loss.
+        kind: ``text``, ``tag`` (a special token), ``seg``, ``image``, ``region``, or ``slot`` (a caption that the model
+            writes during training).
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    supervised: bool
+    kind: str
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One sequence of a sample.
+
+    Attributes:
+        title: the pass that reads it.
+        note: what is not as in training; may be empty.
+        row: the sequence itself.
+        chips: the same for readers, all tokens in order.
+    """
+
+    title: str
+    note: str
+    row: Row
+    chips: list[Chip] = field(repr=False)
+
+    @property
+    def length(self) -> str:
+        """How long the sequence is, in words."""
+        known = sum(len(chip.ids) for chip in self.chips if chip.kind != 'slot')
+        supervised = sum(len(chip.ids) for chip in self.chips if chip.supervised)
+        slot = ' and a caption' * (known < len(self.row.input_ids))
+        return f'{known} tokens{slot}, {supervised} supervised'
+
+
+class SequenceBuilder:
+    """Builds the sequences of samples as the models do, without a network.
+
+    Rows, templates and the text of the slot come from the models' own functions; what these need of a model is here.
+
+    Args:
+        model: ``model`` of a config: a :class:`DualLoopModel` or a :class:`VideoLLaVASAMModel`.
+        step: keys the drawn question and answer.
+
+    Raises:
+        FileNotFoundError: no tokenizer, or no sizes where the config does not state them.
+        ValueError: the model has no tokenizer.
+    """
+
+    draw_templates = VideoLLaVASAMModel.draw_templates
+    generator_cpu = VideoLLaVASAMModel.generator_cpu
+    _slot_row = DualLoopModel._slot_row
+    _slot_text = DualLoopModel._slot_text
+
+    def __init__(self, model: Mapping[str, Any], step: int = 0):
+        loops = _with_defaults(model, DualLoopModel)
+        base = _with_defaults(model.get('base', model), VideoLLaVASAMModel)
+        if base['tokenizer'] is inspect.Parameter.empty:
+            raise ValueError('the config has no model.base.tokenizer (or model.tokenizer); browse one that trains')
+        tokenizer = build_tokenizer(base['tokenizer'])
+        self.vocabulary = Vocabulary(tokenizer, len(tokenizer))
+        self.config = _network_config(base['network'] or {}, base['pretrained'])
+        self.seed = base['seed']
+        self.single_template_steps = base['single_template_steps']
+        self.max_caption_len = loops['max_caption_len']
+        self.bridge = loops['bridge']
+        self.answer_weight = loops['answer_weight']
+        self.denoise_weight = loops['denoise_weight']
+        self.step = step
+
+    @property
+    def base(self) -> 'SequenceBuilder':
+        """Where the loops' functions look for the base model."""
+        return self
+
+    def views(self, loader: str, data: Mapping[str, Any], row: int) -> list[TokenView]:
+        """All sequences of one row.
+
+        Args:
+            loader: ``loop 1``, ``loop 2``, ``training`` (plain supervised training) or ``held out``.
+            data: a collated batch.
+            row: of the batch.
+
+        Raises:
+            ValueError: the sample does not fit the model, or lacks the caption that this loader's samples need.
+        """
+        self._check_sizes(data, row)
+        caption = data['captions'][row]
+        if loader == 'loop 1':
+            return self._human(data, row) if caption is not None else self._pseudo(data, row)
+        if caption is None:
+            raise ValueError(f'{data["sample_ids"][row]} of {data["sources"][row]} has no caption, which {loader} '
+                             'cannot do without: give this loader data sets with captions')
+        if loader == 'loop 2':
+            return self._loop2(data, row)
+        return self._supervised(data, row) if loader == 'training' else self._held_out(data, row)
+
+    def _human(self, data: Mapping, row: int) -> list[TokenView]:
+        return [self._view('Human sentence: find mask 2 in image 2',
+                           self._slot_row(data, self.step, row, data['captions'][row], None),
+                           learned=self.answer_weight > 0)]
+
+    def _pseudo(self, data: Mapping, row: int) -> list[TokenView]:
+        described = self._caption_row(data, row, 'image1', [self.vocabulary.pad_id])
+        slotted = self._slot_row(data, self.step, row, '', torch.zeros(1, 1))
+        length = len(described.input_ids)
+        if self.bridge == 'discrete':
+            note, writer = 'Written by the teacher during training.', "teacher's caption"
+        else:
+            note = 'Written by the teacher during training; the student reads it with some tokens replaced'
+            note += f' and learns to restore these (weight {self.denoise_weight:g}).' if self.denoise_weight else '.'
+            writer = "student's caption, as embeddings"
+        return [
+            self._view('First pass: describe mask 1 in image 1', described, note, range(length - 1, length),
+                       f"teacher's caption, at most {self.max_caption_len} tokens"),
+            self._view('Second pass: find mask 2 in image 2', slotted, '', range(slotted.slot, slotted.slot + 1),
+                       writer, learned=self.answer_weight > 0),
+        ]
+
+    def _loop2(self, data: Mapping, row: int) -> list[TokenView]:
+        caption = data['captions'][row]
+        return [
+            self._view("Step A: find mask'", self._slot_row(data, self.step, row, caption, None),
+                       learned=self.answer_weight > 0),
+            self._view("Step B: describe mask'", self._caption_row(data, row, 'image2', caption),
+                       "Region tokens of the data set's own mask; in training those of mask' from step A."),
+        ]
+
+    def _supervised(self, data: Mapping, row: int) -> list[TokenView]:
+        views = [self._view('Find the mask', self._phrase_row(
+            data, row, *self.draw_templates(self.step, data['sample_ids'][row])))]
+        if data['describes'][row]:
+            views.append(self._view('Describe the mask', self._caption_row(data, row, 'image1', data['captions'][row])))
+        return views
+
+    def _held_out(self, data: Mapping, row: int) -> list[TokenView]:
+        sequence = self._phrase_row(data, row, prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
+        return [self._view('Find the mask', sequence, 'The answer is given; nothing is learned here.', learned=False)]
+
+    def _phrase_row(self, data: Mapping, row: int, question: str, answer: str) -> Row:
+        return segmentation_row(self.vocabulary, self.config.num_image_tokens, int(data['image2'][row]),
+                                prompts.phrase(data['captions'][row]), question, answer)
+
+    def _caption_row(self, data: Mapping, row: int, image: str, target: Sequence[int] | str) -> Row:
+        return caption_row(self.vocabulary, self.config.num_image_tokens, int(data[image][row]),
+                           data['prompt_masks'][row], target)
+
+    def _view(self, title: str, row: Row, note: str = '', slot: range = range(0), slot_text: str = '',
+              learned: bool = True) -> TokenView:
+        labels = row.labels if learned else [IGNORE] * len(row.labels)
+        return TokenView(title, note, row, list(token_chips(self.vocabulary, row.input_ids, labels, slot, slot_text)))
+
+    def _check_sizes(self, data: Mapping, row: int) -> None:
+        config = self.config
+        for key, tensor, wanted in (('image_size', data['pixel_values'], config.image_size),
+                                    ('grounding_size', data['g_pixel_values'], config.grounding_size),
+                                    ('region_grid', data['prompt_masks'], config.region_grid)):
+            if tensor.shape[-1] != wanted:
+                raise ValueError(f'{data["sources"][row]} has {key}={tensor.shape[-1]}, but the model reads {wanted}: '
+                                 f'correct {key} of this data set')
+
+
+def _with_defaults(settings: Mapping[str, Any], model: type) -> dict[str, Any]:
+    parameters = inspect.signature(model).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters} | dict(settings)
+
+
+def _network_config(network: Mapping[str, Any], pretrained: Any) -> Sa2VAConfig:
+    # The folder of weights must agree with what is stated in full, so it need not be there yet.
+    if pretrained is None or {'vision_config', 'grounding_config'} <= set(network):
+        return Sa2VAConfig(**network)
+    return config_of_source(resolved(pretrained), network)
+
+
+def token_chips(vocabulary: Vocabulary, ids: Sequence[int], labels: Sequence[int], slot: range = range(0),
+                slot_text: str = '') -> Iterator[Chip]:
+    """Tokens for readers: runs of image tokens collapsed, tokens that share a character together.
+
+    Args:
+        vocabulary: of the tokens.
+        ids: of the sequence.
+        labels: same length, ``IGNORE`` where nothing is supervised.
+        slot: positions of a caption that is not known, shown as ``slot_text``.
+    """
+    region_start = vocabulary.id_of(prompts.REGION_START)
+    start = 0
+    while start < len(ids):
+        index = ids[start]
+        stop = start + 1
+        if start in slot:
+            stop, text, kind = slot.stop, slot_text, 'slot'
+        elif index == vocabulary.image_id:
+            while stop < len(ids) and ids[stop] == index:
+                stop += 1
+            kind = 'region' if start and ids[start - 1] == region_start else 'image'
+            text = f'{prompts.IMG_CONTEXT} x {stop - start}'
+        elif vocabulary.special[index]:
+            text, kind = vocabulary.decode([index]), 'seg' if index == vocabulary.seg_id else 'tag'
+        else:
+            count, text = _characters([vocabulary.pieces[each] for each in ids[start:start + _LONGEST_CHARACTER]])
+            stop, kind = start + count, 'text'
+        yield Chip(text, tuple(ids[start:stop]), labels[start] != IGNORE, kind)
+        start = stop
+
+
+def _characters(pieces: Sequence[bytes]) -> tuple[int, str]:
+    """How many of the pieces it takes to end with a whole character, and the text of these."""
+    data = b''
+    for count, piece in enumerate(pieces, start=1):
+        if not piece:  # a special token cuts the character off
+            break
+        data += piece
+        try:
+            return count, data.decode()
+        except UnicodeDecodeError:
+            continue
+    return 1, pieces[0].decode(errors='replace')

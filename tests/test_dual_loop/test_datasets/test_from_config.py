@@ -1,0 +1,66 @@
+"""Which data sets a config has, before and after they are built."""
+
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+
+from dual_loop.datasets import OpenImagesDataset, SAVPairDataset
+from dual_loop.datasets.from_config import dataset_settings, datasets_of
+
+
+def loader(*datasets):
+    return dict(dataset=dict(type='any.Concat', datasets=list(datasets)), batch_size=2)
+
+
+def names(cfg):
+    return {key: [each['data_root'] for each in group] for key, group in dataset_settings(Config(cfg)).items()}
+
+
+def one(root, **more):
+    return dict(type='SAVPairDataset', data_root=root, **more)
+
+
+def test_loaders_of_both_loops_and_validation_in_order():
+    cfg = dict(train_dataloader=loader(one('a'), one('b')), train_cfg=dict(loop2_dataloader=loader(one('c'))),
+               val_dataloader=dict(dataset=one('d', dataset='refcoco')))
+    assert names(cfg) == {'loop 1': ['a', 'b'], 'loop 2': ['c'], 'held out': ['d']}
+
+
+def test_without_a_second_loop_the_first_is_training():
+    assert names(dict(train_dataloader=loader(one('a')), train_cfg=None, val_dataloader=None)) == {'training': ['a']}
+    assert names(dict(val_dataloader=loader(one('d')))) == {'held out': ['d']}
+
+
+def test_nested_and_wrapped_data_sets_are_taken_apart():
+    wrapped = dict(type='any.Repeat', dataset=one('b'), times=2)
+    assert names(dict(train_dataloader=loader(one('a'), dict(type='any.Concat', datasets=[wrapped, one('c')])))) == {
+        'training': ['a', 'b', 'c']}
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(ValueError, match='no data sets: none of train_dataloader, train_cfg.loop2_dataloader, val_'):
+        dataset_settings(Config(dict(model=dict())))
+    with pytest.raises(ValueError, match='train_cfg.loop2_dataloader of the config has no dataset'):
+        dataset_settings(Config(dict(train_cfg=dict(loop2_dataloader=dict(batch_size=2)))))
+
+
+def test_built_by_class_and_by_name(sav_root, openimages_root, small):
+    by_class = dict(type=SAVPairDataset, data_root=str(sav_root), **small)
+    by_path = dict(type='dual_loop.datasets.OpenImagesDataset', data_root=str(openimages_root), **small)
+    cfg = Config(dict(train_dataloader=loader(by_class), train_cfg=dict(loop2_dataloader=loader(by_path))))
+    built = datasets_of(cfg)
+    assert [type(each) for each in built['loop 1']] == [SAVPairDataset]
+    assert [type(each) for each in built['loop 2']] == [OpenImagesDataset]
+    assert [len(each) for group in built.values() for each in group] == [3, 2]
+
+
+def test_the_shipped_config_needs_no_xtuner(checkout):
+    code = ("import sys; sys.modules['xtuner'] = None\n"
+            "from mmengine.config import Config\n"
+            "from dual_loop.datasets.from_config import dataset_settings\n"
+            "found = dataset_settings(Config.fromfile('configs/dual_loop_4b.py'))\n"
+            "print({name: len(group) for name, group in found.items()}, found['loop 1'][0]['type'].__name__)")
+    done = subprocess.run([sys.executable, '-c', code], cwd=checkout, capture_output=True, text=True)
+    assert done.stdout.strip() == "{'loop 1': 6, 'loop 2': 6, 'held out': 1} SAVPairDataset", done.stderr[-1000:]
