@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_data import *  # noqa: F401,F403  fixtures: folders with small data in every format
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -68,8 +68,8 @@ def check_source(settings: Mapping, num_samples: int = 3) -> Report:
             check_content(dataset, num_samples, report)
     except Exception as error:  # whatever it is, the other sources are to be checked too
         report.problems.append(explain(error))
-    report.add('licence', next(data_terms(settings | dict(type=kind)), kind.licence))
-    if 'prepare' not in settings:
+    report.add('licence', next(data_terms(settings | dict(type=kind))))
+    if 'prepare' not in settings and kind.obtain:
         report.add('from', kind.obtain)
     return report
 
@@ -225,6 +225,9 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
                 continue
             report = check_source(settings, num_samples)
             title += f': {report.name}'
+            needs_words = loader == 'loop 2' or loader == 'held out'
+            if needs_words and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
+                report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
             if loader != 'held out':
                 if report.dataset and shows_held_out(settings):
                     report.notes.append('pictures of COCO with exclude_image_ids=(): some may be held out in a variant '

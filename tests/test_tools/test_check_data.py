@@ -18,12 +18,7 @@ def load(path):
     return module
 
 
-TESTS = Path(__file__).resolve().parents[1]
-formats = load(TESTS / 'test_dual_loop/test_datasets/conftest.py')
-tiny, write_tar = formats.tiny, formats.write_tar
-sav_root, sa1b_root, openimages_root = formats.sav_root, formats.sa1b_root, formats.openimages_root
-refcoco_root, dam_root = formats.refcoco_root, formats.dam_root
-command = load(TESTS.parent / 'tools/check_data.py')
+command = load(Path(__file__).resolve().parents[2] / 'tools/check_data.py')
 
 
 @pytest.fixture
@@ -188,11 +183,12 @@ def test_coco_pictures_without_exclusion_are_pointed_out(check, refcoco_root, da
     assert 'exclude_image_ids=()' not in check(refs, loop2=[stuff])[1]
 
 
-def test_the_same_folder_twice_is_pointed_out(check, openimages_root, sa1b_root):
+def test_the_same_folder_twice_is_pointed_out(check, openimages_root, sa1b_root, refcoco_root):
     first = ('OpenImagesDataset', dict(data_root=str(openimages_root)))
     again = ('OpenImagesDataset', dict(data_root=str(openimages_root), split='train', repeats=2))
-    status, text = check(first, sa1b(sa1b_root), loop2=[again], held_out=first)
-    assert status == 0 and text.count('the same folder as loop 1, source 1: openimages') == 1
+    words = ('RefCOCODataset', dict(data_root=str(refcoco_root)))
+    status, text = check(first, sa1b(sa1b_root), again, words, held_out=words)
+    assert status == 0 and text.count('the same folder as training, source 1: openimages') == 1
 
 
 def test_an_error_that_nobody_thought_of_is_one_problem(check, openimages_root, sa1b_root, monkeypatch):
@@ -223,3 +219,8 @@ def test_options_change_the_config(check, sa1b_root, tmp_path):
     option = f'train_dataloader.dataset.datasets.0.data_root={tmp_path / "away"}'
     status, text = check(sa1b(sa1b_root), options=['--cfg-options', option])
     assert status == 1 and f'{tmp_path / "away"} does not exist' in text
+
+
+def test_the_second_loop_needs_captions(check, sa1b_root):
+    status, text = check(sa1b(sa1b_root), loop2=[sa1b(sa1b_root)])
+    assert status == 1 and 'has no captions, which loop 2 needs' in text and text.splitlines()[-1] == '1 problem'

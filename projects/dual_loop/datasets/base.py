@@ -168,6 +168,11 @@ class GroundedDataset(Dataset):
         """The words of one row: ``caption``, and what else a source has (``label``, ``kind``)."""
         return dict(caption=None)
 
+    def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        """Pixels (3, H, W) uint8 and mask (H, W) bool at the original size, of both frames of a pair. Raises ``BadSample``."""
+        image = self.read_image(row)
+        yield image, self.read_mask(row, *image.shape[1:])
+
     # Helpers for subclasses -----------------------------------------------------------------------------------------
 
     def require(self, path: Path, argument: str, remedy: str) -> Path:

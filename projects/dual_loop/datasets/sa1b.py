@@ -126,6 +126,8 @@ def read_annotations(path: Path) -> tuple[tuple[float, float], list[dict]]:
         if isinstance(error, BadSample):
             raise
         raise BadSample(f'is not a JSON file: {error}', path) from error
+    if isinstance(content, dict) and 'images' in content:
+        raise BadSample('is a COCO file of many pictures; SA-1B has a file for each', path)
     annotations = content.get('annotations') if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
         raise BadSample('has no list of annotations', path)

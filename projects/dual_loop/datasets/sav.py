@@ -124,6 +124,12 @@ class SAVPairDataset(GroundedDataset):
         sample['caption'] = [None] if self.num_objects > 1 else None
         return sample | dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes)
 
+    def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        """Both frames; of the release the pair that the row's first position shows."""
+        frames = self._release_frames(row, row) if self._is_release else self._stored_frames(row)
+        for _, image, mask in frames:
+            yield image, mask
+
     @property
     def _is_release(self) -> bool:
         return 'visible' in self.index

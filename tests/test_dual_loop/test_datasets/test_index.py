@@ -46,6 +46,12 @@ def test_a_stored_table_is_pickled_as_its_file(tmp_path):
         table['number'][0] = 1
 
 
+def test_long_list_of_texts():
+    names = [f'{number}' * (number % 5) for number in range(25_000)]
+    table = Table.of(name=names)
+    assert len(table) == 25_000 and [table['name'][row] for row in range(25_000)] == names
+
+
 def test_concatenated_pieces_are_one_array():
     pieces = [Table.of(name=['a', 'bb'], number=[1, 2]), TableBuilder(name=str, number=int).build(),
               Table.of(name=['ccc'], number=[3])]

@@ -48,3 +48,31 @@ def test_annotations_without_box_or_id(sa1b_root, small):
     dataset = SA1BDataset(sa1b_root, num_objects=2, **small)
     assert [s['sample_id'] for s in dataset] == ['sa_1_0', 'sa_1_1', 'sa_2_0', 'sa_2_1']
     assert dataset[1]['masks'].shape == (2, 64, 64) and min(dataset.modality_length) > 256
+
+
+def test_a_coco_file_among_them_is_not_taken_for_one(sa1b_root, small):
+    (sa1b_root / 'instances.json').write_text('{"images": [], "annotations": [{"id": 1}]}')
+    dataset = SA1BDataset(sa1b_root, **small)
+    assert len(dataset) == 4 and 'COCO file' in dataset.quarantine.entries[0]['reason']
+
+
+def test_companions_are_of_the_same_image(sa1b_root, small, tiny):
+    second = sa1b_root / 'sa_000000' / 'sa_2.json'
+    content = json.loads(second.read_text())
+    for annotation, mask in zip(content['annotations'], tiny.masks.values()):
+        annotation['segmentation'] = tiny.rle(~mask)
+    second.write_text(json.dumps(content))
+    single = [sample['masks'] for sample in SA1BDataset(sa1b_root, **small)]
+    for row, sample in enumerate(SA1BDataset(sa1b_root, num_objects=5, **small)):
+        assert sample['sample_id'] == ['sa_1_11', 'sa_1_12', 'sa_2_11', 'sa_2_12'][row]
+        assert torch.equal(sample['masks'], torch.stack([single[row], single[row ^ 1]]))
+
+
+def test_first_samples_do_not_need_the_other_files(sa1b_root, small):
+    folder = sa1b_root / 'sa_000000'
+    for number in range(100, 300):
+        (folder / f'sa_{number}.json').write_text('{"annotations": []}')
+    (folder / 'sa_3.json').write_text('')
+    for count, bad in ((2, 0), (5, 1)):
+        dataset = SA1BDataset(sa1b_root, max_samples=count, **small)
+        assert len(dataset) == min(count, 4) and dataset.quarantine.count == bad

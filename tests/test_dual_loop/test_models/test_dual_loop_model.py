@@ -370,6 +370,11 @@ def test_loop2_rows_and_labels(build_loops, make_batch, monkeypatch):
         assert (batch.labels[~batch.attention_mask.bool()] == IGNORE).all()
 
 
+def test_loop2_refuses_a_row_without_caption(build_loops, make_batch):
+    with pytest.raises(ValueError, match='no caption.*train_dataloader.*loop2_dataloader'):
+        build_loops().loop2(make_batch(dict(key=3, caption=None)), 0)
+
+
 def test_loop2_loss_and_what_it_trains(build_loops, make_batch):
     batch = make_batch(*SAMPLES['loop2'])
     model = build_loops(answer_weight=0.3)

@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+__all__ = ['dam_root', 'openimages_root', 'refcoco_root', 'sa1b_root', 'sav_root', 'shown_number', 'small', 'tiny',
+           'write_tar', 'write_video']
+
 HEIGHT, WIDTH = 48, 64
 BOXES = {1: (4, 6, 20, 30), 2: (30, 10, 24, 20)}  # object -> x, y, width, height
 
