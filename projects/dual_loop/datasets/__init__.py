@@ -1,8 +1,15 @@
-"""Data sets of objects with masks and, some of them, captions; see ``GroundedDataset`` for what a sample holds."""
+"""Data sets of objects with masks and, some of them, captions; see ``GroundedDataset`` for what a sample holds.
+
+The second group of names is for data sets of one's own (docs/custom_data.md).
+"""
 
 from .base import GroundedDataset, MissingData
 from .collate import collate_samples
 from .describe_anything import DescribeAnythingDataset
+from .images import read_image, read_mask_image
+from .index import Table, TableBuilder
+from .index_store import IndexSource, find_files
+from .masks import decode_segmentation, mask_to_size
 from .openimages import OpenImagesDataset
 from .quarantine import BadSample, TooManyBadSamples, set_work_dir
 from .refcoco import RefCOCODataset
@@ -13,3 +20,5 @@ from .sav import SAVPairDataset
 __all__ = ['BadSample', 'DescribeAnythingDataset', 'GroundedDataset', 'MissingData', 'OpenImagesDataset',
            'RefCOCODataset', 'SA1BDataset', 'SAVPairDataset', 'TooManyBadSamples', 'collate_samples',
            'held_out_image_ids', 'load_refs', 'set_work_dir']
+__all__ += ['IndexSource', 'Table', 'TableBuilder', 'decode_segmentation', 'find_files', 'mask_to_size', 'read_image',
+            'read_mask_image']

@@ -20,6 +20,7 @@ from llava_sam2.paths import resolve
 from llava_sam2.randomness import seed_for
 from llava_sam2.regions import region_grid
 
+from .images import read_image
 from .index import Table, TableBuilder
 from .index_store import INDEX_DIR, IndexSource, StoredIndex, load_or_build, unreadable
 from .lengths import region_token_estimate, text_token_counts, tokenizer_digest
@@ -53,8 +54,8 @@ class GroundedDataset(Dataset):
     With ``num_objects > 1`` the masks gain a leading axis of 1 .. num_objects objects of that image and ``caption`` is
     a list. Frame pairs have the names with the suffixes 1 and 2. Every tensor comes straight from the original pixels.
 
-    A subclass provides ``index_source``, ``build_index``, ``sample_id``, ``path``, ``read_image`` and ``read_mask``,
-    and may provide ``describe``. The index has one row per sample. It may hold the columns ``image`` and ``object``
+    A subclass provides ``build_index``, ``sample_id``, ``path`` and ``read_mask``; and where the defaults do not fit,
+    ``index_source``, ``read_image`` and ``describe``. The index has one row per sample. It may hold the columns ``image`` and ``object``
     (whole numbers that say which rows share an image and an object), ``caption``, and ``box_width, box_height, area,
     image_width, image_height`` (pixels, NaN where unknown). It is made once and kept in ``index_dir``.
 
@@ -130,15 +131,16 @@ class GroundedDataset(Dataset):
     # What a subclass provides ---------------------------------------------------------------------------------------
 
     def default_name(self) -> str:
-        raise NotImplementedError
+        return type(self).__name__.removesuffix('Dataset').lower()
 
     def index_source(self) -> IndexSource:
-        """What the index is made from. Called at every start, so it must be quick.
+        """What the index is made from, by default the whole folder. Called at every start, so it must be quick.
 
         Raises:
             MissingData: through ``require``.
         """
-        raise NotImplementedError
+        remedy = f'Put the data there ({self.obtain})' if self.obtain else 'Put the data there'
+        return IndexSource(folders=[self.require(self.data_root, 'data_root', remedy)])
 
     def build_index(self) -> dict[str, Table]:
         """Read what the folder holds, sorted, without opening images: the table ``samples`` and others at will.
@@ -158,7 +160,7 @@ class GroundedDataset(Dataset):
 
     def read_image(self, row: int) -> torch.Tensor:
         """(3, H, W) uint8 RGB in original size. Raises ``BadSample``."""
-        raise NotImplementedError
+        return read_image(self.path(row))
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         """(height, width) bool, the row's own object. Raises ``BadSample``."""
@@ -166,10 +168,10 @@ class GroundedDataset(Dataset):
 
     def describe(self, row: int) -> dict[str, str | None]:
         """The words of one row: ``caption``, and what else a source has (``label``, ``kind``)."""
-        return dict(caption=None)
+        return dict(caption=self.index['caption'][row] if 'caption' in self.index else None)
 
     def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Pixels (3, H, W) uint8 and mask (H, W) bool at the original size, of both frames of a pair. Raises ``BadSample``."""
+        """(3, H, W) uint8 and (H, W) bool in original size, of both frames of a pair. Raises ``BadSample``."""
         image = self.read_image(row)
         yield image, self.read_mask(row, *image.shape[1:])
 
@@ -224,16 +226,16 @@ class GroundedDataset(Dataset):
         return index % len(self.index) if index < whole else int(self._extra_rows[index - whole])
 
     @property
-    def modality_length(self) -> list[int]:
+    def modality_length(self) -> np.ndarray:
         """Sequence length of every sample, repeats included: image block, region tokens (estimated from the box), text.
 
-        XTuner's ``LengthGroupedSampler`` groups by it. Of several objects the sample's own one counts: each is a
+        (samples,) int32; samplers group by it. Of several objects the sample's own one counts: each is a
         sequence of its own.
         """
-        lengths = np.full(len(self.index), self.num_image_tokens + _IMAGE_TAGS) + self._region_tokens()
+        lengths = (self._region_tokens() + (self.num_image_tokens + _IMAGE_TAGS)).astype(np.int32)
         if 'caption' in self.index:
-            lengths += self._text_tokens()
-        return np.concatenate([np.tile(lengths, int(self.repeats)), lengths[self._extra_rows]]).tolist()
+            lengths += self._text_tokens().astype(np.int32)
+        return np.concatenate([np.tile(lengths, int(self.repeats)), lengths[self._extra_rows]])
 
     def _text_tokens(self) -> np.ndarray:
         """(rows,) tokens of each caption; counting a million takes a minute, so the counts are kept like the index."""

@@ -157,9 +157,6 @@ class DescribeAnythingDataset(GroundedDataset):
         code = dict(size=size, counts=self.index['counts'][row])
         return decode_segmentation(code, height, width, self._listing if self._listing.exists() else self.path(row))
 
-    def describe(self, row: int) -> dict[str, str | None]:
-        return dict(caption=self.index['caption'][row])
-
     def identity(self, row: int) -> dict[str, str]:
         key = f'{self.source}:{self.path(row)}:{self.index["offset"][row]}'
         return super().identity(row) | dict(image_key=key)

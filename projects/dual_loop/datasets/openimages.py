@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import torch
 from mmengine.registry import DATASETS
 
 from .base import GroundedDataset
-from .images import read_image, read_mask_image
+from .images import read_mask_image
 from .index import Table
 from .index_store import IndexSource
 from .masks import mask_to_size
@@ -40,9 +39,6 @@ class OpenImagesDataset(GroundedDataset):
     def __init__(self, data_root: str | Path, split: str = 'train', **common):
         self.split = split
         super().__init__(data_root, **common)
-
-    def default_name(self) -> str:
-        return 'openimages'
 
     def index_source(self) -> IndexSource:
         remedy = 'Download the Open Images v7 segmentation files'
@@ -80,15 +76,12 @@ class OpenImagesDataset(GroundedDataset):
     def path(self, row: int) -> Path:
         return self.data_root / 'images' / self.split / f'{self.index["image_id"][row]}.jpg'
 
-    def read_image(self, row: int) -> torch.Tensor:
-        return read_image(self.path(row))
-
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         path = self.data_root / 'masks' / self.split / self.index['mask'][row]
         return mask_to_size(read_mask_image(path), height, width, path)
 
     def describe(self, row: int) -> dict[str, str | None]:
-        return dict(caption=None, label=self.index['label'][row])
+        return super().describe(row) | dict(label=self.index['label'][row])
 
 
 def _samples_of(part: pa.RecordBatch, labels: dict[str, str], first: int) -> Table:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.registry import DATASETS
 
 from .base import GroundedDataset
-from .images import read_image
 from .index import Table, TableBuilder
 from .index_store import IndexSource
 from .masks import decode_segmentation
@@ -126,15 +124,12 @@ class RefCOCODataset(GroundedDataset):
         file = self.tables['outlines']['file'][self.index['outline'][row]]
         return self.data_root / self.dataset / IMAGE_FOLDER / file
 
-    def read_image(self, row: int) -> torch.Tensor:
-        return read_image(self.path(row))
-
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         segmentation = json.loads(self.tables['outlines']['segmentation'][self.index['outline'][row]])
         return decode_segmentation(segmentation, height, width, self._instances_file)
 
     def describe(self, row: int) -> dict[str, str | None]:
-        return {key: self.index[key][row] for key in ('caption', 'kind') if key in self.index}
+        return super().describe(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})
 
     @property
     def _refs_file(self) -> Path:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.registry import DATASETS
 
 from .base import GroundedDataset
-from .images import read_bytes, read_image
+from .images import read_bytes
 from .index import Table, TableBuilder
-from .index_store import IndexSource, find_files
+from .index_store import find_files
 from .masks import decode_segmentation
 from .parallel import map_in_order
 from .quarantine import BadSample
@@ -39,12 +38,6 @@ class SA1BDataset(GroundedDataset):
         self._last_file: tuple[str, list] | None = None
         super().__init__(data_root, **common)
 
-    def default_name(self) -> str:
-        return 'sa1b'
-
-    def index_source(self) -> IndexSource:
-        return IndexSource(folders=[self.require(self.data_root, 'data_root', 'Unpack the SA-1B archives there')])
-
     def build_index(self) -> dict[str, Table]:
         files = find_files(self.data_root, '*.json')
         chunks = [(self.data_root, first, files[first:first + _FILES_AT_ONCE])
@@ -68,9 +61,6 @@ class SA1BDataset(GroundedDataset):
 
     def path(self, row: int) -> Path:
         return image_of(self.data_root / self._file(row))
-
-    def read_image(self, row: int) -> torch.Tensor:
-        return read_image(self.path(row))
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         file, position = self._file(row), self.index['position'][row]
