@@ -55,9 +55,10 @@ class GroundedDataset(Dataset):
     a list. Frame pairs have the names with the suffixes 1 and 2. Every tensor comes straight from the original pixels.
 
     A subclass provides ``build_index``, ``sample_id``, ``path`` and ``read_mask``; and where the defaults do not fit,
-    ``index_source``, ``read_image`` and ``describe``. The index has one row per sample. It may hold the columns ``image`` and ``object``
-    (whole numbers that say which rows share an image and an object), ``caption``, and ``box_width, box_height, area,
-    image_width, image_height`` (pixels, NaN where unknown). It is made once and kept in ``index_dir``.
+    ``index_source``, ``read_image`` and ``describe``. The index has one row per sample. It may hold the columns
+    ``image`` and ``object`` (whole numbers that say which rows share an image and an object), ``caption``, and
+    ``box_width, box_height, area, image_width, image_height`` (pixels, NaN where unknown). It is made once and kept in
+    ``index_dir``.
 
     Args:
         data_root: folder of the data; relative paths are read against the checkout.
