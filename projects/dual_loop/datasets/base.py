@@ -323,7 +323,7 @@ class GroundedDataset(Dataset):
     def _open_index(self, optional: bool) -> StoredIndex:
         try:
             source = self.index_source()
-            identity = dict(data_root=str(self.data_root), max_samples=self.max_samples, code=self._code())
+            identity = dict(max_samples=self.max_samples, code=self._code())
             source = replace(source, arguments=source.arguments | identity)
             stored = load_or_build(self.source, source, self._build_index, self.index_dir)
             if not len(stored.tables['samples']):
