@@ -13,29 +13,41 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from .key_maps import is_lora, is_token_rows, own_to_released, released_table
 from .pickled import CheckpointError
-from .stored import INDEX, open_tensors
+from .stored import INDEX, Stored, open_tensors
 from .video_memory import expected_video_memory
 
 _HEAD = 'language_model.lm_head.weight'
 _TYPE_NAMES = {torch.float32: 'F32', torch.bfloat16: 'BF16', torch.float16: 'F16'}
 
 
-@torch.no_grad()
 def fill(network: nn.Module, source: str | Path, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
-    """Give a network on the meta device its weights from files, strictly and without holding two copies of them.
+    """Give a network on the meta device its weights from files; see :func:`fill_from`.
+
+    Args:
+        source: file or folder of safetensors under the released names.
+    """
+    return fill_from(network, _by_file(open_tensors(source).tensors), dtype, device, source)
+
+
+@torch.no_grad()
+def fill_from(
+    network: nn.Module, stored: 'dict[str, Stored | Planned]', dtype: torch.dtype, device: torch.device,
+    source: str | Path,
+) -> dict[str, torch.Tensor]:
+    """Give a network on the meta device its weights, strictly and without holding two copies of them.
 
     Args:
         network: a :class:`~llava_sam2.network.Sa2VANetwork`; its parameters become ``dtype`` on ``device``. Its buffers
             are float32: in bf16 the phases of SAM 2's positional encoding are off by up to 0.14 rad.
-        source: file or folder of safetensors under the released names.
+        stored: tensors by released name, in the order in which to read them; empty afterwards.
+        source: where they come from, for messages.
 
     Returns:
-        SAM 2's video memory by released name, on the CPU as it is stored; empty when the files have none.
+        SAM 2's video memory by released name, on the CPU as it is stored; empty when there is none.
 
     Raises:
         CheckpointError: a tensor is missing, not expected or of another shape.
     """
-    stored = open_tensors(source).tensors
     expected = {name: planned.shape for name, planned in plan_release(network).items()}
     if network.config.llm_config.tie_word_embeddings and _HEAD not in stored:
         del expected[_HEAD]  # one matrix, written once
@@ -44,7 +56,7 @@ def fill(network: nn.Module, source: str | Path, dtype: torch.dtype, device: tor
     check_shapes(source, expected | memory, {name: tensor.shape for name, tensor in stored.items()})
     own, table = {}, released_table({name: tensor.shape for name, tensor in network.state_dict().items()})
     carried = {}
-    for name in sorted(stored, key=lambda name: (stored[name].file, name)):
+    for name in list(stored):
         tensor = stored.pop(name).read()  # a file whose last tensor is gone is no longer mapped
         if name in memory:
             carried[name] = tensor.clone()
@@ -60,6 +72,10 @@ def fill(network: nn.Module, source: str | Path, dtype: torch.dtype, device: tor
     if left:
         raise RuntimeError(f'{left[0]} is in no file and nothing computes it')
     return carried
+
+
+def _by_file(stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    return {name: stored[name] for name in sorted(stored, key=lambda name: (stored[name].file, name))}
 
 
 def check_shapes(source: str | Path, expected: Mapping[str, tuple], found: Mapping[str, tuple]) -> None:

@@ -1,6 +1,7 @@
 """Measuring trained models."""
 
 from .batches import GlobalBatchSampler
-from .referring import MaskScores, ReferringMetric
+from .held_out_metric import ReferringMetric
+from .scores import MaskScores
 
 __all__ = ['GlobalBatchSampler', 'MaskScores', 'ReferringMetric']

@@ -1,11 +1,19 @@
 """Batches of an evaluation, the same for any number of ranks."""
 
 import math
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from dual_loop.engine.stop import shield_workers
+
+from .processes import Processes
 
 
 @DATA_SAMPLERS.register_module()
@@ -42,3 +50,51 @@ class GlobalBatchSampler(Sampler[list[int]]):
         for turn in range(len(self)):
             first = (turn * self.world_size + self.rank) % self.num_batches * self.batch_size
             yield list(range(first, min(first + self.batch_size, self.num_samples)))
+
+
+def answer_in_batches(batches: Dataset, answer: Callable[[Any], list[dict[str, Any]]], num_samples: int | None,
+                      processes: Processes, num_workers: int = 2, description: str = '') -> list[dict[str, Any]] | None:
+    """Answer all batches, each in one of the processes.
+
+    Batches are formed before they are shared, so any number of processes answers the same ones.
+
+    Args:
+        batches: item ``i`` is batch ``i`` of the evaluation, or the error that stands for it: an error that a worker
+            raised would come with the worker's traceback in place of its own message.
+        answer: the samples of a batch, as they stand in the results.
+        num_samples: of all batches, None if that is not known before.
+        processes: to share with.
+        num_workers: processes that read and prepare batches for this one; 0 reads here.
+        description: beside the progress bar.
+
+    Returns:
+        The samples of all batches in order; None on all ranks but the first.
+    """
+    share = processes.share(len(batches))
+    loader = DataLoader(batches, batch_size=None, sampler=share, num_workers=num_workers, collate_fn=_as_it_is,
+                        worker_init_fn=_ignore_interrupt)
+    shield_workers(loader)
+    # A log file should not fill with bars.
+    bar = tqdm(total=num_samples, desc=description, unit='sentence', disable=processes.rank > 0,
+               mininterval=0.5 if sys.stderr.isatty() else 30)
+    with bar:
+        for number, batch in zip(share, loader):
+            if isinstance(batch, Exception):
+                raise batch
+            processes.hand_in(number, answer(batch))
+            bar.update(processes.done - bar.n)
+        if processes.rank > 0:
+            return None
+        samples = []
+        for batch in processes.collect(len(batches)):
+            samples += batch
+            bar.update(processes.done - bar.n)
+    return samples
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _ignore_interrupt(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; their process ends them

@@ -1,77 +1,163 @@
-"""Scores of referring segmentation."""
+"""Referring segmentation as published numbers are made: every sentence, masks at the size of the picture."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
 
+import numpy as np
 import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
+from torch.utils.data import Dataset
+
+from dual_loop.datasets import BadSample, RefCOCODataset
+from llava_sam2 import prompts
+
+from .batches import answer_in_batches
+from .loading import Loaded
+from .predictor import Picture, Predictor
+from .processes import Processes
+from .results import versions
+from .scores import MaskScores, mask_metrics
 
 
 @dataclass
-class MaskScores:
-    """Intersections and unions of masks, in pixels, over expressions."""
+class Sentences:
+    """Sentences about some pictures, those of a picture together.
 
-    intersections: list[int] = field(default_factory=list)
-    unions: list[int] = field(default_factory=list)
-
-    def add(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
-        """Add masks (R, H, W), bool."""
-        self.intersections += (predicted & target).flatten(1).sum(dim=1).tolist()
-        self.unions += (predicted | target).flatten(1).sum(dim=1).tolist()
-
-    @property
-    def ciou(self) -> float:
-        """Cumulative IoU: sum of intersections over sum of unions."""
-        return sum(self.intersections) / max(1, sum(self.unions))
-
-    @property
-    def giou(self) -> float:
-        """Mean IoU; an empty prediction of an empty mask counts as 1."""
-        values = [i / u if u else 1.0 for i, u in zip(self.intersections, self.unions)]
-        return sum(values) / max(1, len(values))
-
-
-@METRICS.register_module()
-class ReferringMetric(BaseMetric):
-    """cIoU and gIoU of the masks of ``forward(mode='predict')``, at the grounding resolution.
-
-    Figures: ``giou`` and ``ciou``, and ``ciou_<kind>`` for each kind of expression that the data set tells apart.
-
-    Ranks exchange whole numbers of pixels, so the figures are the same for any number of them if the predictions are
-    (``GlobalBatchSampler``). An expression counts once however often it comes: the last turn of a sampler may repeat
-    some, and an unreadable sample is replaced by another one.
-
-    Args:
-        prefix: stands before the names of the figures in the log.
+    Attributes:
+        images: file names of the pictures.
+        pictures: of each image.
+        sample_ids, texts: of each image, its sentences.
+        targets: of each image, (R, height, width) bool, a mask for each sentence at the original size.
     """
 
-    default_prefix = 'held_out'
+    images: list[str]
+    pictures: list[Picture]
+    sample_ids: list[list[str]]
+    texts: list[list[str]]
+    targets: list[torch.Tensor]
 
-    def __init__(self, prefix: str | None = None):
-        # 'gpu' gathers through the process group, gloo's too; 'cpu' through files below the current folder, which the
-        # machines of a run need not share.
-        super().__init__(collect_device='gpu', prefix=prefix)
 
-    def process(self, data_batch: Mapping, data_samples: Sequence[torch.Tensor]) -> None:
-        """Keep a batch's pixels as one result; ``data_samples`` are R predicted masks (G, G), bool."""
-        predicted = torch.stack(list(data_samples))
-        scores = MaskScores()
-        scores.add(predicted, data_batch['masks2'].to(predicted.device))
-        names = (data_batch[key] for key in ('sources', 'sample_ids', 'kinds'))
-        # Ranks' results are interleaved and cut to as many as there are samples: what is cut off are repeated batches.
-        self.results.append(list(zip(*names, scores.intersections, scores.unions, strict=True)))
+class ReferringBatches(Dataset):
+    """Batches of consecutive sentences, images in order of their numbers, the sentences of an image together.
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Figures of all ranks' results."""
-        expressions = {}
-        for source, sample_id, kind, intersection, union in chain.from_iterable(results):
-            expressions.setdefault((source, sample_id), (kind, intersection, union))
-        scores = {'': MaskScores()}
-        for kind, intersection, union in expressions.values():
-            for key in {'', f'_{kind}'} if kind else {''}:
-                of_kind = scores.setdefault(key, MaskScores())
-                of_kind.intersections.append(intersection)
-                of_kind.unions.append(union)
-        return {'giou': scores[''].giou} | {f'ciou{key}': scores[key].ciou for key in sorted(scores)}
+    Item ``i`` is a :class:`Sentences`, or a ``ValueError`` that names the file that cannot be read.
+
+    Args:
+        dataset: an empty one is refused.
+        prepare: makes a picture of an image (3, H, W) uint8; runs in the workers of a loader.
+        batch_size: sentences at a time.
+        max_images: take the first so many images only.
+        max_texts_per_image: take the first so many sentences of each image only.
+
+    Raises:
+        ValueError: there are no sentences.
+        FileNotFoundError: an image is missing. A figure over the other ones would not be the figure.
+    """
+
+    def __init__(self, dataset: RefCOCODataset, prepare: Callable[[torch.Tensor], Picture], batch_size: int,
+                 max_images: int | None = None, max_texts_per_image: int | None = None):
+        if not len(dataset.index):
+            raise ValueError(f'{dataset.dataset}, split {dataset.split!r}, has no sentences below {dataset.data_root}')
+        self.dataset, self.prepare, self.batch_size = dataset, prepare, batch_size
+        images = dataset.index['image']
+        order = np.argsort(images, kind='stable')
+        of_image = np.split(order, np.flatnonzero(np.diff(images[order])) + 1)[:max_images]
+        self.rows = np.concatenate([rows[:max_texts_per_image] for rows in of_image])
+        self.num_images = len(of_image)
+        for rows in of_image:
+            if not (path := dataset.path(rows[0])).exists():
+                raise FileNotFoundError(f'{path} does not exist: put or link the COCO 2014 training images there. '
+                                        'An evaluation without some of its images would give another number')
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Sentences | ValueError:
+        rows = self.rows[number * self.batch_size : (number + 1) * self.batch_size].tolist()
+        batch = Sentences([], [], [], [], [])
+        for path, of_image in groupby(rows, key=self.dataset.path):
+            of_image = list(of_image)
+            try:
+                image = self.dataset.read_image(of_image[0])
+                masks = [self.dataset.read_mask(row, *image.shape[1:]) for row in of_image]
+            except BadSample as error:
+                return ValueError(f'{error.path or path}: {error.reason} (needed for {path.name}); get the file anew. '
+                                  'An evaluation without some of its images would give another number')
+            batch.images.append(path.name)
+            batch.pictures.append(self.prepare(image))
+            batch.sample_ids.append([self.dataset.sample_id(row) for row in of_image])
+            batch.texts.append([self.dataset.describe(row)['caption'] for row in of_image])
+            batch.targets.append(torch.from_numpy(np.stack(masks)))
+        return batch
+
+
+def evaluate_referring(
+    loaded: Loaded,
+    dataset: RefCOCODataset,
+    protocol: str = 'generate',
+    batch_size: int = 16,
+    max_new_tokens: int = 256,
+    max_images: int | None = None,
+    max_texts_per_image: int | None = None,
+    num_workers: int = 2,
+    processes: Processes | None = None,
+) -> dict | None:
+    """Masks for every sentence of a split; a sentence that is answered without ``[SEG]`` has an empty one.
+
+    Args:
+        loaded: the model, on the device of the processes.
+        dataset: of the split; its sizes and repeats do not count.
+        protocol: see ``predictor.PROTOCOLS``.
+        batch_size: sentences at a time.
+        max_new_tokens: of an answer.
+        max_images, max_texts_per_image: see :class:`ReferringBatches`.
+        num_workers: of each process's loader.
+        processes: to share the batches with; default is to be alone.
+
+    Returns:
+        Results in the schema of ``results``, the same for any number of processes but for ``timing``; None on all
+        ranks but the first.
+
+    Raises:
+        ValueError, FileNotFoundError: see :class:`ReferringBatches`.
+    """
+    processes = processes or Processes()
+    predictor = Predictor(loaded.network, loaded.vocabulary)
+    batches = ReferringBatches(dataset, predictor.prepare, batch_size, max_images, max_texts_per_image)
+
+    def answer(batch: Sentences) -> list[dict]:
+        predictions = predictor.segment(batch.pictures, batch.texts, max_new_tokens, protocol)
+        samples = []
+        for image, ids, texts, targets, said in zip(batch.images, batch.sample_ids, batch.texts, batch.targets,
+                                                    predictions):
+            scores = MaskScores()
+            scores.add(torch.stack([each.mask for each in said]), targets)
+            samples += [
+                dict(image=image, sample_id=sample_id, text=text, intersection=intersection, union=union,
+                     seg=each.has_seg, answer=each.text)
+                for sample_id, text, intersection, union, each in zip(
+                    ids, texts, scores.intersections, scores.unions, said)
+            ]
+        return samples
+
+    started = time.perf_counter()
+    samples = answer_in_batches(batches, answer, len(batches.rows), processes, num_workers, dataset.split)
+    if samples is None:
+        return None
+    return dict(
+        task='referring', protocol=protocol,
+        dataset=describe_dataset(dataset, max_images, max_texts_per_image),
+        model=loaded.description, prompt=prompts.REFERRING_QUESTION.format(class_name='{}'),
+        dtype=loaded.description['dtype'], batch_size=batch_size, max_new_tokens=max_new_tokens,
+        counts=dict(images=batches.num_images, sentences=len(samples), left_out=dataset.quarantine.count),
+        metrics=mask_metrics(samples), versions=versions(),
+        timing=processes.timing(time.perf_counter() - started, len(samples)), samples=samples,
+    )
+
+
+def describe_dataset(dataset: RefCOCODataset, max_images: int | None, max_texts_per_image: int | None) -> dict:
+    """What results say about the data."""
+    return dict(name=dataset.dataset, split=dataset.split, split_by=dataset.split_by,
+                data_root_name=dataset.data_root.name, digest=dataset.index_digest, max_images=max_images,
+                max_texts_per_image=max_texts_per_image)

@@ -105,15 +105,19 @@ def _notes(lines: Iterable[str]) -> Iterator[str]:
     return (f'<p class="note">{escape(line)}</p>' for line in lines)
 
 
+def pictures(panels: Iterable[tuple[str, Image.Image]]) -> str:
+    """Pictures side by side, each above its label, embedded; they need ``STYLE``."""
+    figures = (f'<figure><img src="{_embedded(picture)}" alt="{escape(label)}"><figcaption>{escape(label)}</figcaption>'
+               '</figure>' for label, picture in panels)
+    return f'<div class="pictures">{"".join(figures)}</div>'
+
+
 def _sample(sample: PageSample, folder: Path) -> str:
     view, name = sample.view, sample.picture.name
     address = quote(sample.picture.relative_to(folder).as_posix())
-    figures = ''.join(
-        f'<figure><img src="{_embedded(picture)}" alt="{escape(label)}"><figcaption>{escape(label)}</figcaption>'
-        '</figure>' for label, picture in view.panels)
     caption = '<span class="none">no caption</span>' if view.caption is None else escape(view.caption)
     return (f'<div class="card sample"><div class="name">{escape(view.sample_id)} · <a href="{address}">{escape(name)}'
-            f'</a></div>{"".join(_notes([sample.note] if sample.note else []))}<div class="pictures">{figures}</div>'
+            f'</a></div>{"".join(_notes([sample.note] if sample.note else []))}{pictures(view.panels)}'
             f'<p class="caption">{caption}</p>{"".join(map(_sequence, view.sequences))}</div>')
 
 

@@ -1,143 +1,155 @@
 import json
-import os
-import socket
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from mmengine.evaluator import Evaluator
-from mmengine.model import BaseModel
-from mmengine.runner import Runner, ValLoop
-from torch.utils.data import Dataset
 
-from dual_loop.datasets import collate_samples
-from dual_loop.evaluation import GlobalBatchSampler, MaskScores, ReferringMetric
-
-KINDS = 'attribute', 'relation', 'attribute', None
-#: In batches of 3 over two ranks: five batches, the last turn has one to spare; one batch for both.
-SAMPLES = 13, 2
+from dual_loop.datasets import RefCOCODataset
+from dual_loop.evaluation.loading import load_model
+from dual_loop.evaluation.predictor import Picture, Prediction
+from dual_loop.evaluation.referring import ReferringBatches, evaluate_referring
+from dual_loop.evaluation.results import read_results, write_results
 
 
-def mask(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
-    canvas = torch.zeros(1, 10, 10, dtype=torch.bool)
-    for top, left, bottom, right in boxes:
-        canvas[0, top:bottom, left:right] = True
-    return canvas
+def box(left, top, right, bottom) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
 
 
-def test_scores_of_known_intersections():
-    scores = MaskScores()
-    scores.add(mask((0, 0, 2, 4)), mask((0, 2, 2, 6)))  # 4 of 12
-    scores.add(mask(), mask((0, 0, 1, 8)))  # nothing predicted: 0 of 8
-    scores.add(mask((5, 5, 10, 10)), mask((5, 5, 10, 10)))  # 25 of 25
-    assert scores.ciou == pytest.approx((4 + 0 + 25) / (12 + 8 + 25))
-    assert scores.giou == pytest.approx((4 / 12 + 0 + 1) / 3)
+#: Sentence -> the box that is predicted (left, top, right, bottom), or None for an answer without [SEG].
+SAID = {'half': (0, 0, 10, 10), 'all': (0, 0, 20, 10), 'silent': None, 'mute': None, 'twice': (0, 0, 12, 12),
+        'nothing': None}
+REFS = [
+    (2, 'val', [box(0, 0, 20, 10)], ['half', 'all', 'silent']),  # 100 / 200, 200 / 200, 0 / 200
+    (1, 'val', [box(0, 0, 8, 8), box(4, 4, 12, 12)], ['twice']),  # 64 + 64 - 16 = 112 / 144
+    (3, 'val', [box(0, 0, 5, 4)], ['mute']),  # 0 / 20
+    (3, 'val', [box(0, 0, 6, 5)], ['nothing']),  # 0 / 30
+    (1, 'train', [box(0, 0, 9, 9)], ['never asked']),
+]
+SIZES = {1: (30, 40), 2: (48, 64), 3: (20, 50)}
 
 
-def test_an_empty_prediction_of_an_empty_mask_counts_as_one():
-    scores = MaskScores()
-    scores.add(mask(), mask())
-    assert scores.giou == 1.0 and scores.ciou == 0.0
+class Oracle:
+    """Answers with the boxes above, and notes what it is asked."""
+
+    calls = []
+
+    def __init__(self, network, vocabulary):
+        pass
+
+    def prepare(self, image):
+        return Picture(torch.zeros(1), torch.zeros(1), tuple(image.shape[1:]))
+
+    def segment(self, pictures, texts, max_new_tokens, protocol):
+        self.calls.append(([picture.size for picture in pictures], texts))
+        return [[self.said(picture.size, text) for text in each] for picture, each in zip(pictures, texts)]
+
+    def said(self, size, text):
+        mask = torch.zeros(size, dtype=torch.bool)
+        if SAID[text]:
+            left, top, right, bottom = SAID[text]
+            mask[top:bottom, left:right] = True
+        return Prediction(f'says {text}', True, SAID[text] is not None, mask, None)
 
 
-def batch_of(*rows: tuple[str, str | None, torch.Tensor]) -> dict:
-    names, kinds, targets = zip(*rows)
-    return dict(sources=['refcoco'] * len(rows), sample_ids=list(names), kinds=list(kinds), masks2=torch.cat(targets))
+@pytest.fixture
+def oracle(monkeypatch):
+    monkeypatch.setattr('dual_loop.evaluation.referring.Predictor', Oracle)
+    monkeypatch.setattr(Oracle, 'calls', [])
+    description = dict(name='oracle', fingerprint='f', dtype='fp32')
+    return SimpleNamespace(network=None, vocabulary=None, description=description)
 
 
-def test_figures_of_each_kind_from_known_masks():
-    evaluator = Evaluator(dict(type=ReferringMetric))
-    first = batch_of(('a', 'attribute', mask((0, 2, 2, 6))), ('b', 'relation', mask((0, 0, 1, 8))))
-    evaluator.process([mask((0, 0, 2, 4))[0], mask()[0]], first)
-    last = batch_of(('c', 'attribute', mask((5, 5, 10, 10))))
-    evaluator.process([mask((5, 5, 10, 10))[0]], last)
-    evaluator.process([mask()[0]], last)  # the same expression again counts once
-    assert evaluator.evaluate(3) == {
-        'held_out/giou': (4 / 12 + 0 + 1) / 3, 'held_out/ciou': 29 / 45,
-        'held_out/ciou_attribute': 29 / 37, 'held_out/ciou_relation': 0 / 8,
-    }
+@pytest.fixture
+def dataset(write_refcoco):
+    return RefCOCODataset(write_refcoco(SIZES, REFS), split='val')
 
 
-# -- any number of ranks ----------------------------------------------------------------------------------------------
+def test_metrics_of_known_masks(oracle, dataset):
+    results = evaluate_referring(oracle, dataset, num_workers=0)
+    assert [(sample['text'], sample['intersection'], sample['union'], sample['seg']) for sample in results['samples']
+            ] == [('twice', 112, 144, True), ('half', 100, 200, True), ('all', 200, 200, True),
+                  ('silent', 0, 200, False), ('mute', 0, 20, False), ('nothing', 0, 30, False)]
+    iou = 112 / 144
+    assert results['metrics'] == {
+        'ciou': 412 / 794, 'giou': (iou + 0.5 + 1) / 6, 'precision@0.5': 0.5, 'precision@0.6': 2 / 6,
+        'precision@0.7': 2 / 6, 'precision@0.8': 1 / 6, 'precision@0.9': 1 / 6, 'no_seg_rate': 0.5}
+    assert results['counts'] == dict(images=3, sentences=6, left_out=0)
+    assert results['timing']['processes'] == 1 and results['timing']['sentences_per_second'] > 0
 
 
-class Expressions(Dataset):
-    """Samples with random masks; some have no kind."""
-
-    def __init__(self, length: int):
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict:
-        generator = torch.Generator().manual_seed(index)
-        pixels = torch.randint(256, (3, 16, 16), dtype=torch.uint8, generator=generator)
-        masks = torch.rand(16, 16, generator=generator) > 0.5
-        return dict(pixel_values=pixels.float(), g_pixel_values=pixels, prompt_masks=masks[:4, :4], masks=masks,
-                    caption=f'thing {index}', kind=KINDS[index % 4], describes=False, source='synthetic',
-                    sample_id=f'sample{index}', image_key=f'image{index}')
+def test_overlapping_polygons_of_an_object_count_once(oracle, dataset):
+    (sample, ) = (each for each in evaluate_referring(oracle, dataset, num_workers=0)['samples']
+                  if each['text'] == 'twice')
+    assert (sample['intersection'], sample['union']) == (112, 144)
 
 
-class BatchDependent(BaseModel):
-    """Masks that depend on the whole batch, as those of a real model do in the last bits."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(()))
-
-    def forward(self, pixel_values, masks2, mode='predict', **_):
-        assert mode == 'predict' and not self.training and not torch.is_grad_enabled()
-        shown = pixel_values[:, 0] * self.weight
-        return list(masks2 ^ (shown > shown.mean() + 20))
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_a_batch_shows_each_picture_once(oracle, dataset, num_workers):
+    evaluate_referring(oracle, dataset, batch_size=3, num_workers=num_workers)
+    assert Oracle.calls == [
+        ([(30, 40), (48, 64)], [['twice'], ['half', 'all']]),
+        ([(48, 64), (20, 50)], [['silent'], ['mute', 'nothing']])]
 
 
-def make_runner(folder: Path, samples: int, **options) -> Runner:
-    return Runner(
-        BatchDependent(), str(folder), log_level='ERROR',
-        val_dataloader=dict(
-            dataset=Expressions(samples), sampler=dict(type='DefaultSampler', shuffle=False),
-            batch_sampler=dict(type=GlobalBatchSampler), batch_size=3, collate_fn=dict(type=collate_samples),
-        ),
-        val_cfg=dict(type=ValLoop), val_evaluator=dict(type=ReferringMetric), **options,
-    )
+def test_parts_of_a_split(oracle, dataset):
+    results = evaluate_referring(oracle, dataset, max_images=2, max_texts_per_image=2, num_workers=0)
+    assert [sample['text'] for sample in results['samples']] == ['twice', 'half', 'all']
+    assert results['counts']['images'] == 2
+    assert (results['dataset']['max_images'], results['dataset']['max_texts_per_image']) == (2, 2)
 
 
-def evaluate(rank: int, port: int, folder: Path) -> None:
-    """What one of two ranks finds in mmengine's own validation, as a file."""
-    os.environ['LOCAL_RANK'] = str(rank)
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
-    distributed = dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo')), cfg=dict(
-        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)))
-    figures = {samples: make_runner(folder, samples, experiment_name=f'{rank}_{samples}', **distributed).val()
-               for samples in SAMPLES}
-    (folder / f'{rank}.json').write_text(json.dumps(figures))
-    dist.destroy_process_group()
+def test_results_are_those_of_the_schema(oracle, dataset, tmp_path):
+    results = evaluate_referring(oracle, dataset, 'forced', 4, 9, num_workers=0)
+    read = read_results(write_results(tmp_path / 'out.json', results))
+    assert {key: read[key] for key in ('task', 'protocol', 'prompt', 'batch_size', 'max_new_tokens')} == dict(
+        task='referring', protocol='forced', prompt=' Please segment {} in this image.', batch_size=4,
+        max_new_tokens=9)
+    assert read['samples'][0] == dict(image='COCO_1.jpg', sample_id='COCO_1_1_100', text='twice', intersection=112,
+                                      union=144, seg=True, answer='says twice')
 
 
-def by_hand(samples: int) -> dict[str, float]:
-    scores = {}
-    model = BatchDependent().eval()
-    for start in range(0, samples, 3):
-        data = collate_samples([Expressions(samples)[index] for index in range(start, min(start + 3, samples))])
-        with torch.no_grad():
-            predicted = model(**data)
-        for row, kind in enumerate(data['kinds']):
-            for name in {'', f'_{kind}'} - {'_None'}:
-                scores.setdefault(name, MaskScores()).add(predicted[row][None], data['masks2'][row][None])
-    return {'held_out/giou': scores[''].giou} | {f'held_out/ciou{name}': score.ciou for name, score in scores.items()}
+def test_a_real_model_that_says_no_seg_is_scored(checkout, demo_root):
+    """One token is too short an answer for one."""
+    dataset = RefCOCODataset(demo_root, split='val')
+    results = evaluate_referring(load_model(checkout / 'assets/tiny'), dataset, max_new_tokens=1, max_images=1,
+                                 num_workers=0)
+    assert results['metrics']['no_seg_rate'] == 1 and results['metrics']['giou'] == 0
+    row_of = {dataset.sample_id(row): row for row in range(len(dataset))}
+    for sample in results['samples']:
+        row = row_of[sample['sample_id']]
+        target = dataset.read_mask(row, *dataset.read_image(row).shape[1:])
+        assert (sample['intersection'], sample['union']) == (0, target.sum())
 
 
-def test_two_processes_find_exactly_what_one_finds(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    mp.spawn(evaluate, args=(port, tmp_path), nprocs=2)
-    ranks = [json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2)]
-    for samples in SAMPLES:
-        expected = by_hand(samples)
-        assert 0 < expected['held_out/ciou'] < 1
-        assert make_runner(tmp_path, samples, experiment_name=f'one_{samples}').val() == expected
-        assert [figures[str(samples)] for figures in ranks] == [expected, expected]
+def test_a_missing_image_stops_before_anything_is_asked(oracle, dataset):
+    dataset.path(0).unlink()
+    with pytest.raises(FileNotFoundError, match=r'COCO_2.jpg does not exist: put or link.*without some of its images'):
+        evaluate_referring(oracle, dataset, num_workers=0)
+    assert not Oracle.calls
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_damaged_image_stops_with_its_name(oracle, dataset, num_workers):
+    dataset.path(0).write_bytes(b'no picture')
+    with pytest.raises(ValueError, match='COCO_2.jpg.*get the file anew') as error:
+        evaluate_referring(oracle, dataset, num_workers=num_workers)
+    assert 'Traceback' not in str(error.value)
+
+
+def test_an_empty_split_is_refused(oracle, write_refcoco):
+    root = write_refcoco(SIZES, [*REFS, (1, 'testB', [box(0, 0, 5, 5)], [])])
+    dataset = RefCOCODataset(root, split='testB', optional=True)
+    with pytest.raises(ValueError, match="'testB', has no sentences"):
+        evaluate_referring(oracle, dataset, num_workers=0)
+
+
+def test_masks_have_the_size_of_the_picture_and_not_of_its_entry(write_refcoco):
+    root = write_refcoco(SIZES, REFS)
+    file = root / 'refcoco/instances.json'
+    entries = json.loads(file.read_text())
+    for image in entries['images']:
+        image.update(height=7, width=7)
+    file.write_text(json.dumps(entries))
+    batches = ReferringBatches(RefCOCODataset(root, split='val'), lambda image: image, 16)
+    assert [tuple(targets.shape) for targets in batches[0].targets] == [(1, 30, 40), (3, 48, 64), (2, 20, 50)]
+    assert batches[0].targets[0][0].sum() == 112

@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
-from dual_loop.evaluation.referring import ReferringMetric
+from dual_loop.evaluation import ReferringMetric
 
 
 @HOOKS.register_module()

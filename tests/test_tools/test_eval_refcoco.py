@@ -1,0 +1,171 @@
+"""The command and its launcher on 34 sentences of 6 synthetic scenes."""
+
+import errno
+import importlib.util
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dual_loop.datasets import RefCOCODataset
+
+
+@pytest.fixture(scope='module')
+def main(checkout):
+    spec = importlib.util.spec_from_file_location('eval_refcoco', checkout / 'tools/eval_refcoco.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*arguments) -> int:
+        return module.main(list(map(str, arguments)))
+
+    return call
+
+
+@pytest.fixture(scope='module')
+def demo_root(tmp_path_factory):
+    from dual_loop.demo import ensure_demo_data
+
+    root = tmp_path_factory.mktemp('demo') / 'demo'
+    ensure_demo_data(root, images=60, seed=3, workers=1, sources=['refcoco'])
+    return root / 'ref_seg'
+
+
+@pytest.fixture
+def copied_root(demo_root, tmp_path):
+    return shutil.copytree(demo_root, tmp_path / 'ref_seg')
+
+
+@pytest.fixture
+def tiny(checkout):
+    return checkout / 'assets/tiny'
+
+
+def launch(checkout, *arguments) -> subprocess.Popen:
+    return subprocess.Popen([str(checkout / 'tools/dist_eval.sh'), *map(str, arguments)], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | dict(OMP_NUM_THREADS='1'))
+
+
+def without_timing(path) -> dict:
+    results = json.loads(path.read_text())
+    assert results.pop('timing')['seconds'] > 0
+    return results
+
+
+def test_two_processes_write_what_one_writes(main, checkout, tiny, demo_root, tmp_path, capsys):
+    options = '--data-root', demo_root, '--batch-size', 3, '--max_samples', 3, '--max_new_tokens', 10
+    process = launch(checkout, 'refcoco', tiny, 2, *options, '--out', tmp_path / 'two.json')
+    assert main('refcoco', tiny, *options, '--out', tmp_path / 'one.json', '--num-workers', 0) == 0
+    shown = capsys.readouterr().out
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert without_timing(tmp_path / 'two.json') == without_timing(tmp_path / 'one.json')
+    metrics = without_timing(tmp_path / 'one.json')['metrics']
+    for text in (shown, out):
+        assert 'protocol generate' in text and 'only a part of the split' in text and 'val (split by unc)' in text
+        assert f'cIoU (sum of intersections / sum of unions)             {metrics["ciou"]:.4f}' in text
+    assert f'wrote {tmp_path}/two.json' in out and f'wrote {tmp_path}/one.json' in shown
+
+
+def test_the_default_file_tells_what_it_holds_and_is_replaced_aloud(main, tiny, demo_root, tmp_path, monkeypatch,
+                                                                    capsys):
+    monkeypatch.chdir(tmp_path)
+    options = '--data-root', demo_root, '--protocol', 'forced', '--num-workers', 0, '--max_samples', 1
+    for verb in ('wrote', 'replaced'):
+        assert main('refcoco', tiny, *options) == 0
+        assert f'{verb} work_dirs/eval/tiny_refcoco_val_forced_1images.json' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('refcoco', '{tiny}', '--split', 'test'), "use 'testA' (people) or 'testB'"),
+    (('refcocog', '{tiny}'), "refcocog does not exist: give the folder of refcoco, refcoco+ and refcocog"),
+    (('refcoco', '{tiny}', '--split_by', 'google'), "refs(google).p does not exist"),
+    (('refcoco', 'no/such/model'), 'no/such/model does not exist: give the folder of a model'),
+])
+def test_a_mistake_is_one_line(main, tiny, demo_root, capsys, arguments, message):
+    arguments = [argument.format(tiny=tiny) for argument in arguments]
+    assert main(*arguments, '--data-root', demo_root) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('eval_refcoco: ') and message in error and 'optional=True' not in error
+
+
+def test_the_tiny_model_and_the_demo_data_are_the_defaults(main, demo_root, tmp_path, capsys, monkeypatch):
+    settings = dict(type=RefCOCODataset, data_root=str(demo_root))
+    monkeypatch.setattr('dual_loop.evaluation.command_line.demo_settings', lambda dataset: settings)
+    assert main('refcoco', '--max_samples', 1, '--protocol', 'forced', '--num-workers', 0, '--examples', 1,
+                '--out', tmp_path / 'out.json') == 0
+    out = capsys.readouterr().out
+    assert out.startswith('NO MODEL GIVEN: this evaluates assets/tiny on the synthetic scenes') and 'model tiny' in out
+    page = (tmp_path / 'out.html').read_text()
+    assert page.count('data:image/') == 2 * 3 and f'pictures: {tmp_path}/out.html' in out
+
+
+def test_a_folder_that_cannot_be_written_is_met_before_the_evaluation(main, tiny, demo_root, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    assert main('refcoco', tiny, '--data-root', demo_root, '--out', tmp_path / 'file/out.json') == 1
+    shown = capsys.readouterr()
+    assert str(tmp_path / 'file') in shown.err and 'sentence' not in shown.err
+
+
+def test_an_empty_split_is_named(main, tiny, copied_root, capsys):
+    file = copied_root / 'refcoco/refs(unc).p'
+    refs = pickle.loads(file.read_bytes())
+    file.write_bytes(pickle.dumps([dict(ref, sentences=[]) if ref['split'] == 'val' else ref for ref in refs]))
+    assert main('refcoco', tiny, '--data-root', copied_root) == 1
+    assert "refcoco, split 'val': RefCOCODataset found no samples" in capsys.readouterr().err
+
+
+def test_a_missing_image_ends_the_evaluation(main, tiny, copied_root, tmp_path, capsys):
+    image = RefCOCODataset(copied_root, split='val').path(5)
+    image.unlink()
+    assert main('refcoco', tiny, '--data-root', copied_root, '--out', tmp_path / 'out.json') == 1
+    error = capsys.readouterr().err
+    assert f'{image} does not exist: put or link the COCO 2014 training images there' in error
+    assert not (tmp_path / 'out.json').exists()
+
+
+@pytest.mark.parametrize(('number', 'gpus', 'status'), [(signal.SIGINT, 1, 130), (signal.SIGTERM, 2, 143)])
+def test_an_interrupted_evaluation_says_how_far_it_came(checkout, tiny, copied_root, tmp_path, number, gpus, status):
+    """The last image is a pipe: whoever opens it waits, and shows that the others are done or under way."""
+    dataset = RefCOCODataset(copied_root, split='val')
+    image = dataset.path(int(dataset.index['image'].argmax()))
+    image.unlink()
+    os.mkfifo(image)
+    process = launch(checkout, 'refcoco', tiny, gpus, '--data-root', copied_root, '--batch-size', 4, '--protocol',
+                     'forced', '--num-workers', 0, '--out', tmp_path / 'out.json')
+    pipe = wait_for_reader(image, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=40)
+    os.close(pipe)
+    assert process.returncode == status, err
+    (line, ) = (line for line in err.splitlines() if 'eval_refcoco: ' in line)
+    assert 'interrupted after ' in line and line.endswith(' sentences; nothing was written')
+    if gpus == 1:
+        assert 'after 28 sentences' in line
+    assert not (tmp_path / 'out.json').exists()
+
+
+def test_any_other_error_ends_it_with_a_traceback(checkout, tiny, demo_root):
+    """In a process of its own: workers of the loader that nobody ends would keep it from exiting."""
+    script = ("import runpy, sys\nfrom dual_loop.evaluation.predictor import Predictor\nPredictor.segment = None\n"
+              "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')")
+    done = subprocess.run(
+        [sys.executable, '-c', script, str(checkout / 'tools/eval_refcoco.py'), 'refcoco', str(tiny), '--data-root',
+         str(demo_root)], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1 and "TypeError: 'NoneType' object is not callable" in done.stderr
+
+
+def wait_for_reader(pipe, process) -> int:
+    for _ in range(600):
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO and process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise TimeoutError('nobody reads the image')
