@@ -9,7 +9,7 @@ from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 from mmengine.runner import ValLoop
 from torch.optim import AdamW
 
-from dual_loop.engine.hooks import HeldOutHook, PictureHook, ProgressLine, ReportHook, TeacherEMAHook
+from dual_loop.engine.hooks import CycleHook, HeldOutHook, PictureHook, ProgressLine, ReportHook, TeacherEMAHook
 from dual_loop.engine.loop import DualLoopTrainLoop
 from dual_loop.evaluation import ReferringMetric
 from dual_loop.models import DualLoopModel
@@ -63,6 +63,8 @@ log_processor = dict(type=ProgressLine, window_size=5)
 custom_hooks = [
     dict(type=TeacherEMAHook, decay=0.999),
     dict(type=HeldOutHook),
+    # Mask to caption to mask: before, half-way and after. It takes 4 s in all.
+    dict(type=CycleHook, interval=150, num_samples=16, datasets=[sav, refcoco_val]),
     dict(type=PictureHook, rows=4),
     dict(type=ReportHook),
 ]

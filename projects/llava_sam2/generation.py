@@ -4,11 +4,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
 from .network import Sa2VANetwork
 from .sequences import Batch
 from .vocabulary import Vocabulary
+
+
+#: Without cuDNN's attention, which for a single query and bf16 gives other last bits at each run (torch 2.11, H200: the
+#: states differed by 0.1 from the second token on), so that tokens flip. The others are as fast here.
+_REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
@@ -70,9 +76,11 @@ def greedy_decode(
     for step in range(max_new_tokens + len(vocabulary.encode('.<|end|>'))):
         if poll is not None:
             poll()
-        hidden = network.language_model.model(
-            **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]
+        with sdpa_kernel(_REPEATABLE):
+            hidden = network.language_model.model(
+                **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
         logits = network.logits(hidden).float().masked_fill(banned if step else banned_first, float('-inf'))
         token = logits.argmax(dim=-1)
         for row, index in enumerate(token.tolist()):

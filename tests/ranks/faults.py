@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 #: Where the signal arrives.
-PLACES = ('passes', 'decoding', 'update', 'validation', 'writing', 'deleting')
+PLACES = ('passes', 'decoding', 'update', 'validation', 'cycle', 'writing', 'deleting')
 
 
 @HOOKS.register_module()
@@ -20,9 +20,10 @@ class SignalAt(Hook):
     Args:
         name: TERM or KILL.
         place: one of :data:`PLACES`. ``passes`` is loop 2, ``decoding`` the third token of the teacher, ``update`` the
-            optimizer's step, ``validation`` the first batch of it, ``writing`` a checkpoint that is written but has not
-            got its name, ``deleting`` one that has, before old ones go.
-        step: index of the step; for the last three the number of steps taken.
+            optimizer's step, ``validation`` the first batch of it, ``cycle`` the first description of CycleHook,
+            ``writing`` a checkpoint that is written but has not got its name, ``deleting`` one that has, before old
+            ones go.
+        step: index of the step; for the last four the number of steps taken.
         rank: of the process.
     """
 
@@ -59,6 +60,10 @@ class SignalAt(Hook):
             poll = runner.train_loop.stop
             before(poll, 'poll', lambda: self._decoding and next(calls) == 2)
             self._watch(model.teacher, runner)
+        elif self.place == 'cycle':
+            from dual_loop.engine.hooks import cycle_hook
+
+            before(cycle_hook, 'describe', lambda *_: runner.iter == self.step)
         elif self.place in ('writing', 'deleting'):
             from dual_loop.engine.hooks import checkpoint_hook
 

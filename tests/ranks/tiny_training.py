@@ -57,6 +57,7 @@ DEFAULTS = dict(
     validate_every=0,  # so many steps
     checkpoint_interval=None,  # save every so many steps, and after the last
     save_total_limit=None,
+    cycle=None,  # arguments of CycleHook
     fault=None,  # arguments of faults.SignalAt
     stop_after=None,  # end the run after so many steps
     resume=None,  # checkpoint to continue from, as 'name of the case/iter_2.pth'
@@ -91,6 +92,8 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
     loop1, loop2 = case['samples']
     hooks = [dict(type='TeacherEMAHook', decay=0.999),
              dict(type='RecordRun', snapshots=case['snapshots'], stop_after=case['stop_after'])]
+    if case['cycle']:
+        hooks.append(dict(type='CycleHook', **case['cycle']))
     if case['fault']:
         hooks.append(dict(type='SignalAt', **case['fault']))
     interval = case['checkpoint_interval']

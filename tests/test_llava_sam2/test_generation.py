@@ -133,3 +133,15 @@ def test_what_was_said_includes_the_terminator(model, rows, features, monkeypatc
     Script(monkeypatch, model.network, ids + ids)
     (one,) = decode(model, rows[:1], features, length=20)
     assert one.said == ids and len(one.ids) < len(ids)
+
+
+def test_decoding_leaves_out_the_attention_that_does_not_repeat(model, rows, features):
+    seen = []
+    layer = model.network.language_model.model.layers[0]
+    handle = layer.register_forward_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        decode(model, rows, features)
+    finally:
+        handle.remove()
+    assert before and len(seen) > 1 and not any(seen) and torch.backends.cuda.cudnn_sdp_enabled()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dual_loop.datasets import RefCOCODataset
+from dual_loop.datasets import GroundedDataset, RefCOCODataset
 from dual_loop.visualization.overlay import PREDICTED_COLOUR, PROMPT_COLOUR, TARGET_COLOUR, draw_mask
 
 from .captions import ReferredObjects
@@ -53,9 +53,11 @@ def caption_examples(loaded: Loaded, dataset: RefCOCODataset, results: Mapping[s
     return _examples(results, count, panels)
 
 
-def cycle_examples(loaded: Loaded, probe: Probe, results: Mapping[str, Any], count: int) -> list[Example]:
+def cycle_examples(loaded: Loaded, sources: Mapping[str, GroundedDataset], results: Mapping[str, Any], count: int
+                   ) -> list[Example]:
     """The described mask, and what is found by the description in each frame."""
     predictor = Predictor(loaded.network, loaded.vocabulary)
+    probe = Probe(sources, predictor.prepare, 1, results['dataset']['max_samples'])
     places = {probe.identity(place)['sample_id']: place for place in range(len(probe.places))}
     descriptions = {each['sample_id']: each['text'] for each in results['samples'] if each['condition'] == 'generated'}
 

@@ -132,6 +132,19 @@ def test_masks_belong_to_every_fourth_frame(release, small, shown_number):
     assert {pair[1:] for pair in seen if pair[0] == 1} == {(2, 4), (2, 5), (3, 5), (4, 2), (5, 2), (5, 3)}
 
 
+@pytest.mark.parametrize('layout', ['release', 'npz'])
+def test_frames_in_original_size_are_those_of_the_sample(release, sav_root, small, layout):
+    # Both fixtures lie in the same folder.
+    dataset = SAVPairDataset(sav_root.parent, layout=layout, **small)
+    for row in range(len(dataset.index)):
+        sample, frames = dataset[row], list(dataset.frames(row))
+        assert len(frames) == 2
+        for number, (image, mask) in enumerate(frames, 1):
+            assert image.shape[1:] == mask.shape
+            made = dataset.pixels(image) | dataset.regions(mask)
+            assert all(torch.equal(value, sample[f'{key}{number}']) for key, value in made.items())
+
+
 def test_pairs_do_not_depend_on_process_or_order(release, small):
     def keys(dataset):
         return [sample['image_key1'] + sample['image_key2'] for sample in dataset]

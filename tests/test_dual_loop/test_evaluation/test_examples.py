@@ -5,9 +5,7 @@ from dual_loop.datasets import RefCOCODataset, SAVPairDataset
 from dual_loop.evaluation import examples
 from dual_loop.evaluation.captions import ReferredObjects
 from dual_loop.evaluation.cycle import evaluate_cycle
-from dual_loop.evaluation.cycle_probe import Probe
 from dual_loop.evaluation.loading import load_model
-from dual_loop.evaluation.predictor import Predictor
 from dual_loop.evaluation.referring import evaluate_referring
 
 
@@ -52,8 +50,7 @@ def test_the_region_of_a_caption_is_its_object(tiny, demo_root, drawn):
 def test_a_cycle_shows_both_frames(tiny, sav_root, drawn):
     sources = dict(sav=SAVPairDataset(sav_root))
     results = evaluate_cycle(tiny, sources, 'pairs', 'forced', batch_size=2, max_new_tokens=8, num_workers=0)
-    probe = Probe(sources, Predictor(tiny.network, tiny.vocabulary).prepare, 2)
-    chosen = examples.cycle_examples(tiny, probe, results, 1)
+    chosen = examples.cycle_examples(tiny, sources, results, 1)
     assert [title for title, _ in chosen[0].panels] == ['described', 'found in the same frame', 'true',
                                                        'found in the paired frame', 'true']
     for number, each in enumerate(chosen):
