@@ -45,11 +45,6 @@ def dataset_settings(cfg: Config) -> dict[str, list[dict]]:
     return found
 
 
-def datasets_of(cfg: Config) -> dict[str, list[Dataset]]:
-    """The same, built."""
-    return {name: [build_dataset(each) for each in settings] for name, settings in dataset_settings(cfg).items()}
-
-
 def build_dataset(settings: dict) -> Dataset:
     """One data set from its settings, by mmengine's registry; XTuner's is not asked."""
     return DATASETS.build(settings)

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from dual_loop.datasets import OpenImagesDataset, SAVPairDataset
-from dual_loop.datasets.from_config import dataset_settings, datasets_of
+from dual_loop.datasets.from_config import build_dataset, dataset_settings
 
 
 def loader(*datasets):
@@ -50,7 +50,7 @@ def test_built_by_class_and_by_name(sav_root, openimages_root, small):
     by_class = dict(type=SAVPairDataset, data_root=str(sav_root), **small)
     by_path = dict(type='dual_loop.datasets.OpenImagesDataset', data_root=str(openimages_root), **small)
     cfg = Config(dict(train_dataloader=loader(by_class), train_cfg=dict(loop2_dataloader=loader(by_path))))
-    built = datasets_of(cfg)
+    built = {name: [build_dataset(each) for each in group] for name, group in dataset_settings(cfg).items()}
     assert [type(each) for each in built['loop 1']] == [SAVPairDataset]
     assert [type(each) for each in built['loop 2']] == [OpenImagesDataset]
     assert [len(each) for group in built.values() for each in group] == [3, 2]
