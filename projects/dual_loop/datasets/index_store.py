@@ -142,12 +142,15 @@ def _open(folder: Path, source: IndexSource) -> StoredIndex | None:
     """The stored index, or None if there is none or the data have changed."""
     try:
         state = json.loads((folder / _STATE).read_bytes())
+        if state['version'] != _VERSION or _files(source) != state['files'] or \
+                {path: _directory(path) for path in state['directories']} != state['directories']:
+            return None
+        return StoredIndex({name: Table.open(folder / f'{name}.arrow') for name in state['tables']}, state['digest'])
     except FileNotFoundError:
         return None
-    if state['version'] != _VERSION or _files(source) != state['files'] or \
-            {path: _directory(path) for path in state['directories']} != state['directories']:
+    except (ValueError, KeyError) as error:  # Arrow's are ValueErrors
+        print_log(f'{folder} is damaged and is made anew ({error})', 'current', logging.WARNING)
         return None
-    return StoredIndex({name: Table.open(folder / f'{name}.arrow') for name in state['tables']}, state['digest'])
 
 
 def _make(folder: Path, name: str, source: IndexSource, arguments: dict, build: Callable) -> StoredIndex:
@@ -173,8 +176,8 @@ def _make(folder: Path, name: str, source: IndexSource, arguments: dict, build: 
     shutil.rmtree(old, ignore_errors=True)
     del tables, table
     pa.default_memory_pool().release_unused()  # it would keep what the tables took
-    print_log(f'{name}: index of {rows.get("samples", 0)} samples made in {time.monotonic() - started:.1f} s, kept in '
-              f'{folder}', 'current')
+    if (seconds := time.monotonic() - started) > 1:
+        print_log(f'{name}: index of {rows["samples"]} samples made in {seconds:.1f} s, kept in {folder}', 'current')
     return StoredIndex({each: Table.open(folder / f'{each}.arrow') for each in rows}, state['digest'])
 
 

@@ -24,7 +24,8 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence, description: s
     """
     workers = min(num_workers or min(len(os.sched_getaffinity(0)), _MOST_WORKERS), len(items))
     # A log file should not fill with bars.
-    bar = tqdm(total=len(items), desc=description, leave=False, mininterval=0.5 if sys.stderr.isatty() else 30)
+    bar = tqdm(total=len(items), desc=description, leave=False, delay=1,
+               mininterval=0.5 if sys.stderr.isatty() else 30)
     with bar:
         if workers < 2:
             for item in items:

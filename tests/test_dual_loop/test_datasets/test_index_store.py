@@ -83,6 +83,18 @@ def test_nothing_half_made_is_used(make, data, monkeypatch):
     assert sorted(path.suffix for path in (data / 'indexes').iterdir()) == ['', '.lock']
 
 
+@pytest.mark.parametrize('damage', [
+    lambda folder: (folder / 'index.json').write_text('{"version"'),
+    lambda folder: (folder / 'index.json').write_text('{}'),
+    lambda folder: (folder / 'samples.arrow').write_bytes((folder / 'samples.arrow').read_bytes()[:-30]),
+    lambda folder: (folder / 'samples.arrow').unlink(),
+])
+def test_a_damaged_index_is_made_anew(make, data, damage):
+    make()
+    damage(*(path for path in (data / 'indexes').iterdir() if path.is_dir()))
+    assert len(make().tables['samples']) == 2 == make.built
+
+
 def test_an_index_of_another_version_is_made_anew(make, monkeypatch):
     make()
     monkeypatch.setattr(index_store, '_VERSION', -1)
