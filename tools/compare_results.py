@@ -36,7 +36,8 @@ def check_alike(base: dict, other: dict, base_path: Path, path: Path) -> list[st
     expected, given = ({sample_key(sample) for sample in results['samples']} for results in (base, other))
     if differing := expected ^ given:
         raise ResultsError(f'{path} cannot be compared with {base_path}: it lacks {len(expected - given)} of its '
-                           f'samples and has {len(given - expected)} others, for example {min(differing, key=str)}')
+                           f'samples and has {len(given - expected)} others, for example '
+                           f'{" ".join(map(str, filter(None, min(differing, key=str))))}; were both limited alike?')
     return [f'{path}: {key} is {other[key]}, in {base_path} {base[key]}'
             for key in ('dtype', 'batch_size', 'max_new_tokens') if other[key] != base[key]]
 

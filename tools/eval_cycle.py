@@ -20,7 +20,7 @@ from typing import Any
 from mmengine.config import Config
 
 from dual_loop.datasets import GroundedDataset
-from dual_loop.evaluation.command_line import evaluation_parser, run
+from dual_loop.evaluation.command_line import count, evaluation_parser, run
 from dual_loop.evaluation.cycle import CONDITIONS, FRAMES, METRICS, cycle_metrics, evaluate_cycle
 from dual_loop.evaluation.examples import cycle_examples
 from dual_loop.evaluation.loading import Loaded
@@ -45,7 +45,7 @@ def parser() -> ArgumentParser:
     result.add_argument('--config', type=Path, help='whose data sets to take objects from: those of both loops and the '
                         'held-out one (default: MODEL, if it is a config; configs/dual_loop_tiny.py without MODEL)')
     result.add_argument('--source', nargs='+', default=[], metavar='NAME', help='data sets to take (default: all)')
-    result.add_argument('--max_samples', type=int, default=100, metavar='N',
+    result.add_argument('--max_samples', type=count, default=100, metavar='N',
                         help='objects of each data set, spread evenly over it (default: %(default)s)')
     return result
 
@@ -55,7 +55,7 @@ def sources_of(args: Namespace) -> dict[str, GroundedDataset]:
     name are told apart by their loaders."""
     config = args.config or (Path(args.model) if args.model and args.model.endswith('.py') else None)
     if config is None and args.model:
-        raise ValueError(f'{args.model} has no data sets: name a config that has, such as --config {TINY_CONFIG.name}')
+        raise ValueError(f'{args.model} has no data sets: name a config that has, such as --config {TINY_CONFIG}')
     args.config = config or TINY_CONFIG
     found, absent = open_datasets(Config.fromfile(args.config))
     sources: dict[str, GroundedDataset] = {}

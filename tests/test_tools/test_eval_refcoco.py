@@ -106,11 +106,36 @@ def test_the_tiny_model_and_the_demo_data_are_the_defaults(main, demo_root, tmp_
     assert page.count('data:image/') == 2 * 3 and f'pictures: {tmp_path}/out.html' in out
 
 
-def test_a_folder_that_cannot_be_written_is_met_before_the_evaluation(main, tiny, demo_root, tmp_path, capsys):
+@pytest.mark.parametrize('name', ['file/out.json', 'out.html', 'folder.json'])
+def test_a_file_that_cannot_be_written_is_met_before_the_evaluation(main, tiny, demo_root, tmp_path, capsys, name):
     (tmp_path / 'file').touch()
-    assert main('refcoco', tiny, '--data-root', demo_root, '--out', tmp_path / 'file/out.json') == 1
+    (tmp_path / 'folder.json').mkdir()
+    assert main('refcoco', tiny, '--data-root', demo_root, '--out', tmp_path / name) == 1
     shown = capsys.readouterr()
-    assert str(tmp_path / 'file') in shown.err and 'sentence' not in shown.err
+    assert f'--out {tmp_path / name}' in shown.err and 'sentence' not in shown.err
+
+
+@pytest.mark.parametrize('option', [('--max_samples', 0), ('--batch-size', -1), ('--examples', -1),
+                                    ('--max_samples', 'x')])
+def test_numbers_of_nothing_are_refused(main, tiny, capsys, option):
+    with pytest.raises(SystemExit):
+        main('refcoco', tiny, *option)
+    assert 'is not a whole number from' in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line_of_several_processes_too(checkout, tiny, demo_root):
+    process = launch(checkout, 'refcoco', tiny, 2, '--data-root', demo_root, '--split', 'test')
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and len(err.splitlines()) == 1 and "use 'testA'" in err
+
+
+def test_results_of_a_type_that_was_asked_for_replace_no_others(main, tiny, demo_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for dtype in ('fp32', 'bf16'):
+        assert main('refcoco', tiny, '--data-root', demo_root, '--protocol', 'forced', '--num-workers', 0,
+                    '--max_samples', 1, '--dtype', dtype, '--examples', 0) == 0
+    assert sorted(path.name for path in (tmp_path / 'work_dirs/eval').iterdir()) == [
+        f'tiny_refcoco_val_forced_1images_{dtype}.json' for dtype in ('bf16', 'fp32')]
 
 
 def test_an_empty_split_is_named(main, tiny, copied_root, capsys):

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,11 @@ def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols:
         parser.add_argument('--protocol', choices=PROTOCOLS, default='generate',
                             help='generate: the model must say [SEG] itself, as for published numbers; forced: the '
                                  'answer is given, which is faster and another measure (default: %(default)s)')
-    parser.add_argument('--max_new_tokens', type=_count, metavar='N', default=max_new_tokens,
+    parser.add_argument('--max_new_tokens', type=count, metavar='N', default=max_new_tokens,
                         help='of an answer (default: %(default)s)')
-    parser.add_argument('--batch-size', type=_count, metavar='B', default=16,
+    parser.add_argument('--batch-size', type=count, metavar='B', default=16,
                         help='sentences at a time; the same results need the same B (default: %(default)s)')
-    parser.add_argument('--num-workers', type=int, metavar='N', default=2,
+    parser.add_argument('--num-workers', type=count_or_none, metavar='N', default=2,
                         help='processes that read images, for each GPU (default: %(default)s)')
     parser.add_argument('--dtype', choices=DTYPES, help='of the weights (default: what the model states)')
     parser.add_argument('--ema', action='store_true', help='the averages of the checkpoint instead of its weights')
@@ -72,16 +72,17 @@ def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols:
     parser.add_argument('--base', help='folder of the base weights, if not the one in the config')
     parser.add_argument('--out', type=Path, help='JSON to write (default: work_dirs/eval/<model>_<dataset>_<split>_'
                         '<protocol>.json); replaces an older one')
-    parser.add_argument('--examples', type=int, metavar='N', default=8, help='best, worst and random examples, so many '
-                        'of each, on a page beside the JSON; 0 for no page (default: %(default)s)')
+    parser.add_argument('--examples', type=count_or_none, metavar='N', default=8,
+                        help='best, worst and random examples, so many of each, on a page beside the JSON; 0 for no page '
+                             '(default: %(default)s)')
     return parser
 
 
 def _add_split(parser: ArgumentParser) -> None:
     parser.add_argument('--split', default='val', choices=('val', 'testA', 'testB', 'test'))
     parser.add_argument('--split_by', help='partition (default: umd of refcocog, else unc)')
-    parser.add_argument('--max_samples', type=_count, metavar='N', help='the first N images only')
-    parser.add_argument('--max_texts_per_image', type=_count, metavar='N', help='the first N sentences of each only')
+    parser.add_argument('--max_samples', type=count, metavar='N', help='the first N images only')
+    parser.add_argument('--max_texts_per_image', type=count, metavar='N', help='the first N sentences of each only')
     parser.add_argument('--data-root', type=Path, metavar='DIR', help='folder of refcoco, refcoco+ and refcocog '
                         '(default: data/ref_seg)')
 
@@ -106,11 +107,10 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
     processes = Processes()
     if processes.device.type == 'cpu':
         # Sums depend on how many threads share them, and torchrun gives one process many and several one each.
-        if 'OMP_NUM_THREADS' not in os.environ:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
     try:
         with interruptible():
-            check_writable((args.out or DEFAULT_OUT / 'x').absolute().parent)
+            check_out((args.out or DEFAULT_OUT / 'results.json').absolute())
             dataset = (make_dataset or referring_dataset)(args)
             loaded = load_model(args.model or TINY, args.checkpoint, args.ema, args.dtype, processes.device, args.parts,
                                 args.base)
@@ -133,23 +133,38 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
         # Not raised again: what holds the traceback also holds the loader, whose workers would never be told to end.
         traceback.print_exc()
         return 1
-    if results is not None:
-        out = args.out or default_out(results)
-        replaced = 'replaced' if out.exists() else 'wrote'
+    if results is None:
+        return 0
+    out = args.out or default_out(results, args.dtype)
+    replaced = 'replaced' if out.exists() else 'wrote'
+    try:
         write_results(out, results)
         print((show or table)(results))
         print(f'{replaced} {out}')
         if args.examples and illustrate:
             examples = illustrate(loaded, dataset, results, args.examples)
             print(f'pictures: {write_page(out.with_suffix(".html"), results, examples)}')
+    except OSError as error:
+        _complain(command, str(error))
+        return 1
     return 0
 
 
-def check_writable(folder: Path) -> None:
-    """Raise ``OSError`` now if results could not be written to ``folder`` hours later."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f'{folder} cannot be written: give another file with --out')
+def check_out(out: Path) -> None:
+    """Raise now if results could not be written to ``out`` hours later.
+
+    Raises:
+        ValueError: it is not named like a JSON file, beside which a page goes.
+        OSError: its folder cannot be made or written.
+    """
+    if out.suffix != '.json' or out.is_dir():
+        raise ValueError(f'--out {out}: give a file that ends in .json; the page goes beside it')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f'--out {out}: {out.parent} cannot be made ({error.strerror}); give another file') from error
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(f'--out {out}: {out.parent} cannot be written; give another file')
 
 
 def referring_dataset(args: Namespace) -> RefCOCODataset:
@@ -180,11 +195,11 @@ def demo_settings(dataset: str) -> dict:
     return dict(type=RefCOCODataset, data_root=f'{prepare["root"]}/ref_seg', dataset=dataset, prepare=prepare)
 
 
-def default_out(results: Mapping[str, Any]) -> Path:
-    """Where results go if nobody says: parts of a split do not take the place of the whole."""
+def default_out(results: Mapping[str, Any], dtype: str | None = None) -> Path:
+    """Where results go if nobody says: those of a part, or in a type that was asked for, do not replace others."""
     data = results['dataset']
-    parts = [f'{data[key]}{unit}' for key, unit in (('max_images', 'images'), ('max_texts_per_image', 'texts'))
-             if data.get(key)]
+    limits = ('max_images', 'images'), ('max_texts_per_image', 'texts'), ('max_samples', 'objects')
+    parts = [f'{data[key]}{unit}' for key, unit in limits if data.get(key)] + [dtype]
     split_by = [] if data['split_by'] == SPLIT_BY.get(data['name']) else [data['split_by']]
     task = [] if results['task'] == 'referring' else [results['task']]
     names = [results['model']['name'], *task, data['name'], *split_by, data['split'], results['protocol'], *parts]
@@ -209,11 +224,20 @@ def table(results: Mapping[str, Any]) -> str:
     return '\n'.join(lines + [f'  {name:{width}}  {value}' for name, value in named.items()])
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+def count(text: str) -> int:
+    """A whole number from 1, as an argument."""
+    return _whole(text, 1)
+
+
+def count_or_none(text: str) -> int:
+    """A whole number from 0, as an argument."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ArgumentTypeError(f'{text!r} is not a whole number from {least} on')
+    return int(text)
 
 
 def _complain(command: str, message: str) -> None:

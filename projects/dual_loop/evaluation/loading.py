@@ -80,6 +80,8 @@ def load_model(
 
 
 def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) -> Loaded:
+    if not (folder / 'config.json').is_file():
+        raise FileNotFoundError(f'{folder} is no folder of a model: it has no config.json')
     tokenizer = load_tokenizer(folder.absolute())
     network = Sa2VAChatModel.from_pretrained(folder, dtype=DTYPES[dtype] if dtype else 'auto', device_map=device)
     vocabulary = Vocabulary(tokenizer, network.config.llm_config.vocab_size)

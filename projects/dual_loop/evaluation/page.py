@@ -92,7 +92,8 @@ def write_page(path: str | Path, results: Mapping[str, Any], examples: Sequence[
     """
     samples, metrics = results['samples'], results['metrics']
     title = f'{_data_name(results)} · {results["model"].get("name", results["task"])}'
-    body = [f'<h1>{escape(title)}</h1>', f'<div class="grid">{"".join(_tiles(results))}</div>']
+    body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(_subtitle(results))}</p>',
+            f'<div class="grid">{"".join(_tiles(results))}</div>']
     if any('/' in name for name in metrics):
         body += ['<h2>By condition</h2>', _conditions(metrics)]
     if samples:
@@ -126,16 +127,27 @@ def _data_name(results: Mapping) -> str:
     return ' '.join(str(data[key]) for key in ('name', 'split') if data.get(key))
 
 
+def _subtitle(results: Mapping) -> str:
+    data, counts = results['dataset'], results['counts']
+    parts = [f'{results["task"]}, protocol {results["protocol"]}',
+             f'{counts.get("sentences", len(results["samples"]))} samples of {counts.get("images", "?")} images']
+    limits = [f'{data[key]}' for key in ('max_images', 'max_texts_per_image', 'max_samples') if data.get(key)]
+    return ' · '.join(parts + (['only a part of the data'] if limits else [])
+                      + ([f'data: {data["data_root_name"]}'] if data.get('data_root_name') else []))
+
+
 def _tiles(results: Mapping) -> Iterator[str]:
     """Each metric of all samples, with its interval where the samples give one."""
     for name, value in results['metrics'].items():
         if '/' in name:
             continue
+        below = ''
         try:
             interval = resample(results['samples'], [name])[name].estimate
-            below = f'95 % interval {interval.low:.3f} to {interval.high:.3f}'
+            if np.isclose(interval.value, value):  # of corpus scores such as METEOR it is another quantity's
+                below = f'95 % interval {interval.low:.3f} to {interval.high:.3f}'
         except ResultsError:
-            below = ''
+            pass
         yield (f'<div class="card"><div class="name">{escape(name)}</div><div class="big">{value:.4g}</div>'
                f'<div class="name">{below}</div></div>')
 

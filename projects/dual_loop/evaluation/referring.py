@@ -159,5 +159,5 @@ def evaluate_referring(
 def describe_dataset(dataset: RefCOCODataset, max_images: int | None, max_texts_per_image: int | None) -> dict:
     """What results say about the data."""
     return dict(name=dataset.dataset, split=dataset.split, split_by=dataset.split_by,
-                data_root_name=dataset.data_root.name, digest=dataset.index_digest, max_images=max_images,
-                max_texts_per_image=max_texts_per_image)
+                data_root_name='/'.join(dataset.data_root.parts[-2:]), digest=dataset.index_digest,
+                max_images=max_images, max_texts_per_image=max_texts_per_image)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dual_loop.evaluation.page import Example, choose_examples, histogram, write_page
 from dual_loop.evaluation.results import ResultsError
+from dual_loop.evaluation.scores import mask_metrics
 
 
 def referring(count=30, **more):
@@ -89,7 +90,9 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(tmp_path):
     samples = referring()
     examples = [Example('s29', 'best', drawn()), Example('s00', 'worst', drawn('blue')),
                 Example('s07', 'random', drawn())]
-    path = write_page(tmp_path / 'made' / 'page.html', make_results(samples), examples)
+    true = mask_metrics(samples)
+    metrics = dict(ciou=true['ciou'], giou=true['giou'], no_seg_rate=true['no_seg_rate'] + 0.5, words=3.25)
+    path = write_page(tmp_path / 'made' / 'page.html', make_results(samples, metrics=metrics), examples)
     html = path.read_text(encoding='utf-8')
     page = Reader(html)
     text = ' '.join(page.text)
@@ -97,9 +100,11 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(tmp_path):
     assert len(page.sources) == 6 and all(source.startswith('data:image/') for source in page.sources)
     assert '<script' not in html and '<b>' not in html
     for expected in ('<tiny>', 'the <b>29</b> & co', 'Sure, it is [SEG] <0>.', 'IoU 0.97', 'IoU 0.00', 'no [SEG]',
-                     'Please segment {} & more.', 'f' * 64, 'generate', '0.4833', '3.25', 'torch', 'Random'):
+                     'Please segment {} & more.', 'f' * 64, 'protocol generate · 30 samples of 15 images',
+                     'data: data',                     f'{true["ciou"]:.4g}', '3.25', 'torch', 'Random'):
         assert expected in text, expected
     assert text.index('Best') < text.index('Worst') < text.index('Random') and text.count('95 % interval') == 2
+    assert '95 % interval' not in text.partition('no_seg_rate')[2].partition('words')[0], 'another quantity\'s'
     picture = Image.open(io.BytesIO(base64.b64decode(page.sources[2].partition(',')[2])))
     assert picture.size == (40, 30) and np.allclose(picture.getpixel((20, 15)), (0, 0, 255), atol=3)
 
