@@ -73,8 +73,8 @@ def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols:
     parser.add_argument('--out', type=Path, help='JSON to write (default: work_dirs/eval/<model>_<dataset>_<split>_'
                         '<protocol>.json); replaces an older one')
     parser.add_argument('--examples', type=count_or_none, metavar='N', default=8,
-                        help='best, worst and random examples, so many of each, on a page beside the JSON; 0 for no page '
-                             '(default: %(default)s)')
+                        help='best, worst and random examples, so many of each, on a page beside the JSON; 0 for no '
+                             'page (default: %(default)s)')
     return parser
 
 

@@ -101,7 +101,7 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(tmp_path):
     assert '<script' not in html and '<b>' not in html
     for expected in ('<tiny>', 'the <b>29</b> & co', 'Sure, it is [SEG] <0>.', 'IoU 0.97', 'IoU 0.00', 'no [SEG]',
                      'Please segment {} & more.', 'f' * 64, 'protocol generate · 30 samples of 15 images',
-                     'data: data',                     f'{true["ciou"]:.4g}', '3.25', 'torch', 'Random'):
+                     'data: data', f'{true["ciou"]:.4g}', '3.25', 'torch', 'Random'):
         assert expected in text, expected
     assert text.index('Best') < text.index('Worst') < text.index('Random') and text.count('95 % interval') == 2
     assert '95 % interval' not in text.partition('no_seg_rate')[2].partition('words')[0], 'another quantity\'s'
