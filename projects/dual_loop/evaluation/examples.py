@@ -1,7 +1,7 @@
 """Pictures of the best, the worst and some random samples of an evaluation, for its page.
 
-Results hold no masks, so the model is asked about these samples once more, each alone. At pixels on the threshold such a
-mask may differ from the one that was scored in a batch.
+Results hold no masks, so the model is asked about these samples once more, each alone. At pixels on the threshold such
+a mask may differ from the one that was scored in a batch.
 """
 
 from collections.abc import Callable, Mapping

@@ -56,7 +56,8 @@ def test_a_cycle_shows_both_frames(tiny, sav_root, drawn):
     for number, each in enumerate(chosen):
         found = drawn[5 * number:5 * number + 5]
         for place, frame in ((1, 'same'), (3, 'paired')):
-            sample, = [sample for sample in results['samples'] if (sample['sample_id'], sample['condition'],
-                                                                   sample['frame']) == (each.sample_id, 'generated', frame)]
+            wanted = each.sample_id, 'generated', frame
+            sample, = [sample for sample in results['samples']
+                       if (sample['sample_id'], sample['condition'], sample['frame']) == wanted]
             overlap = (found[place][1] & found[place + 1][1]).sum()
             assert abs(overlap - sample['intersection']) <= 2
