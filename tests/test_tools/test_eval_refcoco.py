@@ -28,15 +28,6 @@ def main(checkout):
     return call
 
 
-@pytest.fixture(scope='module')
-def demo_root(tmp_path_factory):
-    from dual_loop.demo import ensure_demo_data
-
-    root = tmp_path_factory.mktemp('demo') / 'demo'
-    ensure_demo_data(root, images=60, seed=3, workers=1, sources=['refcoco'])
-    return root / 'ref_seg'
-
-
 @pytest.fixture
 def copied_root(demo_root, tmp_path):
     return shutil.copytree(demo_root, tmp_path / 'ref_seg')

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-__all__ = ['dam_root', 'openimages_root', 'refcoco_root', 'sa1b_root', 'sav_root', 'shown_number', 'small', 'tiny',
-           'write_tar', 'write_video']
+__all__ = ['dam_root', 'demo_root', 'openimages_root', 'refcoco_root', 'sa1b_root', 'sav_root', 'shown_number', 'small',
+           'tiny', 'write_tar', 'write_video']
 
 HEIGHT, WIDTH = 48, 64
 BOXES = {1: (4, 6, 20, 30), 2: (30, 10, 24, 20)}  # object -> x, y, width, height
@@ -186,3 +186,13 @@ def dam_root(tmp_path, write_tar):
     (root / 'SAV' / 'annotations.json').write_text(json.dumps(dict(v_1=region(2))))
     write_tar(root / 'SAV' / 'images' / '00.tar', {'v_1.1.jpg': jpeg(picture() // 2), 'v_1.0.jpg': jpeg(picture())})
     return root
+
+
+@pytest.fixture(scope='session')
+def demo_root(tmp_path_factory):
+    """34 sentences of 6 synthetic scenes in the split val."""
+    from dual_loop.demo import ensure_demo_data
+
+    root = tmp_path_factory.mktemp('demo') / 'demo'
+    ensure_demo_data(root, images=60, seed=3, workers=1, sources=['refcoco'])
+    return root / 'ref_seg'

@@ -45,16 +45,6 @@ def write_refcoco(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def demo_root(tmp_path_factory):
-    """34 sentences of 6 synthetic scenes in the split val."""
-    from dual_loop.demo import ensure_demo_data
-
-    root = tmp_path_factory.mktemp('demo') / 'demo'
-    ensure_demo_data(root, images=60, seed=3, workers=1, sources=['refcoco'])
-    return root / 'ref_seg'
-
-
-@pytest.fixture(scope='session')
 def trained(checkout, tmp_path_factory):
     """A config and a checkpoint of it, in which every trained tensor of assets/tiny has moved."""
     from dual_loop.engine.checkpoints import Trained, write_plain_parts
