@@ -56,8 +56,8 @@ def network_sizes() -> dict:
 @pytest.fixture(scope='session')
 def vocabulary():
     """Tables over the tokenizer of the shipped tiny model, with 640 rows as in its network."""
+    from llava_sam2.portable.vocabulary import Vocabulary
     from llava_sam2.tokenizer import load_tokenizer
-    from llava_sam2.vocabulary import Vocabulary
 
     return Vocabulary(load_tokenizer(CHECKOUT / 'assets' / 'tiny'), 640)
 

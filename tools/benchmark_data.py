@@ -30,8 +30,8 @@ from dual_loop.datasets import SA1BDataset, collate_samples
 from dual_loop.datasets.images import decode_image, read_bytes
 from dual_loop.datasets.masks import area_mask, decode_segmentation
 from dual_loop.datasets.sa1b import read_annotations
-from llava_sam2.image_processing import IMAGENET_MEAN, IMAGENET_STD, grounding_pixels, vision_pixels
-from llava_sam2.regions import region_grid
+from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD, grounding_pixels, vision_pixels
+from llava_sam2.portable.regions import region_grid
 
 OBJECTS = 100  # masks of a picture, about as many as SA-1B has
 QUALITY = 90  # of the JPEG files

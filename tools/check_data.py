@@ -8,193 +8,16 @@ for training.
 """
 
 import argparse
-import inspect
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS
-from torch.utils.data import ConcatDataset
 
-from dual_loop.datasets import (BadSample, DescribeAnythingDataset, GroundedDataset, MissingData, RefCOCODataset,
-                                TooManyBadSamples)
-from dual_loop.datasets.contract import violations
-from dual_loop.datasets.describe_anything import COCO_SPLITS
-from dual_loop.datasets.from_config import dataset_settings
-from dual_loop.datasets.mix import source_table
-from dual_loop.datasets.quarantine import MAX_SHARE, MIN_ALLOWED
-from dual_loop.model_card import data_terms
-
-PROBED = 1000  # image paths per source
-SHOWN = 3  # bad samples and missing images named per source
-
-
-@dataclass
-class Report:
-    """What was found out about one source."""
-
-    name: str
-    dataset: GroundedDataset | None = None
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, topic: str, text: str) -> None:
-        self.lines.append((topic, text))
-
-    @property
-    def usable(self) -> bool:
-        return self.dataset is not None and not self.problems
-
-    def __str__(self) -> str:
-        lines = [*self.lines, *(('PROBLEM', text) for text in self.problems), *(('note', text) for text in self.notes)]
-        return '\n'.join(f'  {topic:<8} {text}' for topic, text in lines)
-
-
-def check_source(settings: Mapping, num_samples: int = 3) -> Report:
-    """Paths, counts, images, a few samples and terms of one data set; nothing that is wrong with it is raised."""
-    kind = data_set_class(settings)
-    report = Report(kind.__name__)
-    try:
-        dataset = build_noting_paths(kind, settings, report)
-        if dataset is not None:
-            check_content(dataset, num_samples, report)
-    except Exception as error:  # whatever it is, the other sources are to be checked too
-        report.problems.append(explain(error))
-    report.add('licence', next(data_terms(settings | dict(type=kind))))
-    if 'prepare' not in settings and kind.obtain:
-        report.add('from', kind.obtain)
-    return report
-
-
-def build_noting_paths(kind: type[GroundedDataset], settings: Mapping, report: Report) -> GroundedDataset | None:
-    """Build a data set; report every path that it asks for and all that are missing, not only the first."""
-    dataset = kind.__new__(kind)
-    index_source = dataset.index_source
-    missing: list[MissingData] = []
-
-    def require(path: Path, *args) -> Path:
-        try:
-            kind.require(dataset, path, *args)
-            report.add('found', str(path))
-        except MissingData as error:
-            report.add('missing', str(path))
-            missing.append(error)
-        return path
-
-    def source_or_error():
-        try:
-            return index_source()
-        finally:
-            if missing:
-                raise missing[0]
-
-    # On this object only: the class stays as it is, and so does the index that belongs to it.
-    dataset.require, dataset.index_source = require, source_or_error
-    try:
-        dataset.__init__(**{key: value for key, value in settings.items() if key != 'type'})
-        report.dataset = dataset
-    except Exception as error:
-        more = f'; {len(missing) - 1} more of its paths are missing' if len(missing) > 1 else ''
-        report.problems.append(explain(error) + more)
-    else:
-        report.notes += [f'left out (optional=True): {error}' for error in missing]
-        if not len(dataset) and not missing:
-            report.notes.append('left out (optional=True): no samples were found')
-    finally:
-        report.name = getattr(dataset, 'source', report.name)
-        entries = dataset.quarantine.entries if hasattr(dataset, 'quarantine') else []
-        if entries:
-            report.add('bad', f'{len(entries)} found while indexing')
-        for entry in entries[:SHOWN]:
-            report.add('', f'{entry["sample_id"]}: {entry["reason"]} ({entry["path"]})')
-    return report.dataset
-
-
-def check_content(dataset: GroundedDataset, num_samples: int, report: Report) -> None:
-    """Counts, existence of images and a few decoded samples."""
-    rows = len(dataset.index)
-    report.add('samples', f'{len(dataset):,} in an epoch: {rows:,} distinct, repeats {dataset.repeats:g}')
-    if not rows:
-        return
-    lengths = len(dataset.modality_length)
-    if lengths != len(dataset):
-        report.problems.append(f'modality_length has {lengths} entries for {len(dataset)} samples')
-    probe_images(dataset, report)
-    for row in sorted({int(row) for row in np.linspace(0, rows - 1, num_samples).round()}):
-        try:
-            sample = dataset.load(row, row)
-        except BadSample as error:
-            report.problems.append(f'sample {dataset.sample_id(row)} cannot be used: {error.reason} '
-                                   f'({error.path or dataset.path(row)}). Repair or remove the file')
-            continue
-        broken = [f'sample {dataset.sample_id(row)}: {each}' for each in violations(sample, dataset)]
-        report.problems += broken
-        if not broken:
-            report.add('sample', f'{dataset.sample_id(row)}: {describe(sample)}')
-
-
-def probe_images(dataset: GroundedDataset, report: Report) -> None:
-    """Whether the image files of some rows exist, drawn with a fixed seed."""
-    rows = len(dataset.index)
-    probed = np.random.default_rng(0).choice(rows, min(rows, PROBED), replace=False)
-    gone = [path for path in map(dataset.path, np.sort(probed).tolist()) if not path.exists()]
-    report.add('images', f'{len(probed) - len(gone):,} of {len(probed):,} probed samples have their image file')
-    if not gone:
-        return
-    text = (f'{len(gone) / len(probed):.1%} of {len(probed)} probed samples have no image file, for example '
-            + ', '.join(map(str, gone[:SHOWN])))
-    if len(gone) * rows / len(probed) > max(MIN_ALLOWED, MAX_SHARE * rows):
-        report.problems.append(f'{text}; training would stop. Download the rest')
-    else:
-        report.notes.append(f'{text}; training would use others instead')
-
-
-def describe(sample: Mapping[str, Any]) -> str:
-    """One line on what can be seen in a sample."""
-    texts = []
-    for suffix in ('1', '2') if 'masks1' in sample else ('',):
-        picture, masks, cells = (sample[f'{name}{suffix}'] for name in ('pixel_values', 'masks', 'prompt_masks'))
-        texts.append(f'{"x".join(map(str, picture.shape))} in {picture.min():.1f} .. {picture.max():.1f}, object on '
-                     f'{masks.float().mean():.1%} and {int(cells.sum())} of {cells.numel()} cells')
-    captions = sample['caption'] if isinstance(sample['caption'], list) else [sample['caption']]
-    words = ', '.join(repr(text if len(text) <= 60 else f'{text[:57]}...') for text in captions if text)
-    return '; '.join(texts + ([words] if words else []))
-
-
-def argument(settings: Mapping, name: str) -> Any:
-    """The value that a data set's argument has, given or by default; None if it has no such argument."""
-    parameter = inspect.signature(data_set_class(settings).__init__).parameters.get(name)
-    return settings.get(name, parameter.default if parameter else None)
-
-
-def data_set_class(settings: Mapping) -> type[GroundedDataset]:
-    """Raises ``ValueError`` for what is not one of this project's data sets."""
-    kind = DATASETS.get(settings['type']) if isinstance(settings['type'], str) else settings['type']
-    if not (inspect.isclass(kind) and issubclass(kind, GroundedDataset)):
-        raise ValueError(f'{settings["type"]} is not a GroundedDataset, so nothing is known about its folder')
-    return kind
-
-
-def shows_held_out(settings: Mapping) -> bool:
-    """Whether pictures of COCO may be trained on that are held out in some variant of RefCOCO."""
-    kind = data_set_class(settings)
-    coco = issubclass(kind, RefCOCODataset) or (
-        issubclass(kind, DescribeAnythingDataset) and argument(settings, 'split') in COCO_SPLITS)
-    # Without the argument the data sets are safe.
-    return coco and settings.get('exclude_image_ids') in ((), [])
-
-
-def explain(error: Exception) -> str:
-    told = isinstance(error, (OSError, ValueError, TooManyBadSamples))
-    return str(error) if told else f'{type(error).__name__}: {error}'
+from dual_loop.datasets.check import check
 
 
 @contextmanager
@@ -207,43 +30,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def check(cfg: Config, num_samples: int = 3) -> list[str]:
-    """Check and print every source of a config; returns what is wrong."""
-    problems: list[str] = []
-    usable: dict[str, list[GroundedDataset]] = {}
-    seen: dict[tuple, str] = {}
-    for loader, sources in dataset_settings(cfg).items():
-        for number, settings in enumerate(sources):
-            title = f'{loader}, source {number + 1}'
-            try:
-                kind = data_set_class(settings)
-            except (ValueError, KeyError, ImportError) as error:
-                problems.append(f'{title}: {explain(error)}')
-                print(f'{title}\n  PROBLEM  {explain(error)}\n')
-                continue
-            report = check_source(settings, num_samples)
-            title += f': {report.name}'
-            needs_words = loader == 'loop 2' or loader == 'held out'
-            if needs_words and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
-                report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
-            if loader != 'held out':
-                if report.dataset and shows_held_out(settings):
-                    report.notes.append('pictures of COCO with exclude_image_ids=(): some may be held out in a variant '
-                                        'of RefCOCO')
-                place = kind, *(str(argument(settings, name)) for name in ('data_root', 'dataset', 'split', 'split_by'))
-                twin = seen.setdefault(place, title)
-                if twin != title:
-                    report.notes.append(f'the same folder as {twin}: to weight a source, use repeats')
-                if report.usable:
-                    usable.setdefault(loader, []).append(report.dataset)
-            problems += [f'{title}: {problem}' for problem in report.problems]
-            print(f'{title} ({kind.__name__})\n{report}\n', flush=True)
-    if usable:
-        print('Sources that can be trained on:' if problems else 'The mix:')
-        print(source_table({loader: ConcatDataset(sources) for loader, sources in usable.items()}), end='\n\n')
-    return problems
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from llava_sam2.checkpoint import CheckpointError, fingerprint_of, inspect
-from llava_sam2.configuration import config_of_folder
-from llava_sam2.key_maps import released_to_training
-from llava_sam2.network import Sa2VANetwork
-from llava_sam2.sources import assemble
+from llava_sam2.portable.configuration import config_of_folder
+from llava_sam2.portable.key_maps import released_to_training
+from llava_sam2.portable.network import Sa2VANetwork
+from llava_sam2.weights.loading import CheckpointError, fingerprint_of, inspect
+from llava_sam2.weights.sources import assemble
 
 
 def convert(folder: Path, out: Path) -> int:

@@ -19,7 +19,7 @@ from dual_loop.evaluation.command_line import evaluation_parser, run, table
 from dual_loop.evaluation.examples import caption_examples
 from dual_loop.evaluation.loading import Loaded
 from dual_loop.evaluation.processes import Processes
-from llava_sam2 import prompts
+from llava_sam2.portable import prompts
 
 #: Metric -> how the table names it.
 METRICS = {

@@ -6,8 +6,8 @@
 import argparse
 
 from dual_loop.demo import demo_corpus
-from llava_sam2 import prompts
 from llava_sam2.paths import resolve
+from llava_sam2.portable import prompts
 from llava_sam2.tokenizer import train_tokenizer
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from dual_loop.checkpoints.files import check_whole
 from dual_loop.engine import compat
-from dual_loop.engine.checkpoints import check_whole, latest_checkpoint
+from dual_loop.engine.resume import latest_checkpoint
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .configuration import Sa2VAConfig
-from .network import Sa2VANetwork
+from .portable.configuration import Sa2VAConfig
+from .portable.network import Sa2VANetwork
 
 
 class _FastDraws(TorchDispatchMode):

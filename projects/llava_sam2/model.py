@@ -12,20 +12,20 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS
 from peft import LoraConfig, get_peft_model
 
-from . import prompts
-from .checkpoint import load_pretrained
-from .configuration import Sa2VAConfig
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
-from .key_maps import is_lora, is_token_rows
 from .losses import dice, mask_targets, point_bce, point_values, sample_points, token_cross_entropy
+from .portable import prompts
+from .portable.configuration import Sa2VAConfig
+from .portable.key_maps import is_lora, is_token_rows
+from .portable.rows import caption_row, segmentation_row
+from .portable.sequences import IGNORE, Batch, Row, pad_rows
+from .portable.vocabulary import Vocabulary
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
 from .randomness import generator_for
-from .rows import caption_row, segmentation_row
-from .sequences import IGNORE, Batch, Row, pad_rows
-from .sources import config_of_source, resolved
-from .token_rows import TOKEN_MODULES, added_token_ids
 from .tokenizer import build_tokenizer
-from .vocabulary import Vocabulary
+from .weights.loading import load_pretrained
+from .weights.sources import config_of_source, resolved
+from .weights.token_rows import TOKEN_MODULES, added_token_ids
 
 #: What a config may name as trainable, as prefixes of network parameters.
 TRAINABLE_PARTS = {
@@ -74,8 +74,8 @@ class VideoLLaVASAMModel(BaseModel):
         network: sizes, as arguments of :class:`Sa2VAConfig`. With ``pretrained`` they come from its config.json, and
             what is stated here must agree with it.
         pretrained: weights to start from: a folder with config.json in the released layout, or a file or dict of what
-            :mod:`llava_sam2.sources` lists, such as ``dict(mllm=folder, sam2=file)``. With a file alone ``network``
-            must state all sizes.
+            :mod:`llava_sam2.weights.sources` lists, such as ``dict(mllm=folder, sam2=file)``. With a file alone
+            ``network`` must state all sizes.
         random_weights: build from ``network`` without weights, and say so.
         dtype: ``float32`` or ``bfloat16``, of the frozen weights. Trained ones are fp32; beside bf16 ones passes run
             under autocast, unless the whole module has been cast, as DeepSpeed's bf16 does.

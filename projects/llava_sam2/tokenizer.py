@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .paths import resolve
-from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START
+from .portable.prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START
 
 # The split of Qwen2's tokenizer: punctuation runs may join, so that '.<|end|>' has its seams where the real one has.
 _QWEN_SPLIT = (

@@ -18,9 +18,8 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from mmengine.dist import get_rank, init_dist
-
 from faults import lift_faults
+from mmengine.dist import get_rank, init_dist
 from tiny_training import train, write_config
 
 

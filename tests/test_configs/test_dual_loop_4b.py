@@ -8,9 +8,9 @@ from mmengine.config import Config
 
 pytest.importorskip('xtuner')
 
-from llava_sam2.configuration import Sa2VAConfig
-from llava_sam2.key_maps import is_carried, released_table
-from llava_sam2.network import Sa2VANetwork
+from llava_sam2.portable.configuration import Sa2VAConfig
+from llava_sam2.portable.key_maps import is_carried, released_table
+from llava_sam2.portable.network import Sa2VANetwork
 
 # As documented for the base recipe (reference/protocol.md), the predecessor's main run (predecessor.md 6.2, column
 # train1500) and the design.

@@ -18,7 +18,7 @@ from PIL import Image
 from dual_loop.datasets import RefCOCODataset, SA1BDataset, SAVPairDataset, collate_samples
 from dual_loop.datasets.contract import violations
 from dual_loop.datasets.from_config import build_dataset, dataset_settings
-from dual_loop.model_card import data_terms
+from dual_loop.datasets.terms import data_terms
 
 HEIGHT, WIDTH = 64, 256  # so that 128 px are exactly twice the height and half the width
 # NAME -> top, left, height, width of a red box; the mask of 'small' is stored at half the size.

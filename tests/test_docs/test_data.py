@@ -17,7 +17,6 @@ from dual_loop.datasets.from_config import build_dataset
 from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import FILE_NAME, MAX_IN_A_ROW, MAX_SHARE, MIN_ALLOWED
 
-
 SIZES = dict(image_size=56, grounding_size=64, num_image_tokens=4)
 CLASSES = [each for name in datasets.__all__ if isinstance(each := getattr(datasets, name), type)
            and issubclass(each, GroundedDataset) and each is not GroundedDataset]

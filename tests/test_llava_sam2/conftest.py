@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_sam2.export import save_weights
-from llava_sam2.configuration import Sa2VAConfig
-from llava_sam2.key_maps import SAM2_PREFIX, released_to_training
-from llava_sam2.network import Sa2VANetwork
-from llava_sam2.token_rows import added_token_ids
-from llava_sam2.video_memory import video_memory_shapes
+from llava_sam2.portable.configuration import Sa2VAConfig
+from llava_sam2.portable.key_maps import SAM2_PREFIX, released_to_training
+from llava_sam2.portable.network import Sa2VANetwork
+from llava_sam2.portable.video_memory import video_memory_shapes
+from llava_sam2.weights.export import save_weights
+from llava_sam2.weights.token_rows import added_token_ids
 
 
 @pytest.fixture(scope='session')

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from llava_sam2.configuration import Sa2VAConfig
 from llava_sam2.initialisation import _FastDraws, build_network
-from llava_sam2.network import Sa2VANetwork
+from llava_sam2.portable.configuration import Sa2VAConfig
+from llava_sam2.portable.network import Sa2VANetwork
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import logging
 import pytest
 import torch
 
-from llava_sam2 import prompts
-from llava_sam2.export import save_weights
-from llava_sam2.rows import segmentation_row
+from llava_sam2.portable import prompts
+from llava_sam2.portable.rows import segmentation_row
+from llava_sam2.weights.export import save_weights
 
 EVER_TRAINED = ('network.mlp1.', 'network.text_hidden_fcs.', 'network.grounding_encoder.mask_decoder.')
 

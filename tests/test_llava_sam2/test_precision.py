@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from llava_sam2.export import save_weights
-from llava_sam2.network import Sa2VANetwork
+from llava_sam2.portable.network import Sa2VANetwork
+from llava_sam2.weights.export import save_weights
 
 
 @pytest.fixture(scope='module')

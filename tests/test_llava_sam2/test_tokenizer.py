@@ -1,9 +1,9 @@
 import pytest
 
 from dual_loop.demo import demo_corpus
-from llava_sam2 import prompts
+from llava_sam2.portable import prompts
+from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import build_tokenizer, load_tokenizer, stand_in_tokenizer, train_tokenizer
-from llava_sam2.vocabulary import Vocabulary
 
 
 def test_the_shipped_tokenizer_knows_the_demo_world(vocabulary):
@@ -60,8 +60,8 @@ def test_a_tokenizer_is_a_folder_or_built_by_a_callable(checkout):
     for spec in ('assets/tiny', checkout / 'assets/tiny', dict(type=load_tokenizer, folder='assets/tiny'),
                  dict(type='llava_sam2.tokenizer.load_tokenizer', folder='assets/tiny')):
         assert build_tokenizer(spec).get_vocab() == expected
-    with pytest.raises(ValueError, match="type='llava_sam2.prompts.SEG'"):
-        build_tokenizer(dict(type='llava_sam2.prompts.SEG'))
+    with pytest.raises(ValueError, match="type='llava_sam2.portable.prompts.SEG'"):
+        build_tokenizer(dict(type='llava_sam2.portable.prompts.SEG'))
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path):

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from safetensors.torch import load_file
 
-from dual_loop.engine.checkpoints import Trained, write_plain_parts
+from dual_loop.checkpoints.files import Trained, write_plain_parts
 
 CONFIG = """
 from dual_loop.models import DualLoopModel

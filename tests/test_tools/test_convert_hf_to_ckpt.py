@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_sam2.checkpoint import load_pretrained
-from llava_sam2.export import save_weights
-from llava_sam2.configuration import Sa2VAConfig
-from llava_sam2.fingerprint import fingerprint
-from llava_sam2.network import Sa2VANetwork
-from llava_sam2.video_memory import video_memory_shapes
+from llava_sam2.portable.configuration import Sa2VAConfig
+from llava_sam2.portable.network import Sa2VANetwork
+from llava_sam2.portable.video_memory import video_memory_shapes
+from llava_sam2.weights.export import save_weights
+from llava_sam2.weights.fingerprint import fingerprint
+from llava_sam2.weights.loading import load_pretrained
 
 
 @pytest.fixture(scope='module')

@@ -1,9 +1,10 @@
 """The smallest model, data set and loop that stock XTuner can train: a linear map fitted to random data."""
 import torch
-from dual_loop.engine.config_check import check_config_keys
 from mmengine.model import BaseModel
 from torch.utils.data import Dataset
 from xtuner.engine.runner import TrainLoop
+
+from dual_loop.engine.config_check import check_config_keys
 
 
 class ToyDataset(Dataset):

@@ -15,10 +15,10 @@ from mmengine.logging import print_log
 from mmengine.utils import get_object_from_string
 from torch.utils.data import Dataset
 
-from llava_sam2.image_processing import grounding_pixels, vision_pixels
 from llava_sam2.paths import resolve
+from llava_sam2.portable.image_processing import grounding_pixels, vision_pixels
+from llava_sam2.portable.regions import region_grid
 from llava_sam2.randomness import seed_for
-from llava_sam2.regions import region_grid
 
 from .images import read_image
 from .index import Table, TableBuilder

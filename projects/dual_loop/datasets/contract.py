@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llava_sam2.image_processing import normalise
+from llava_sam2.portable.image_processing import normalise
 
 from .base import GroundedDataset
 

@@ -15,7 +15,7 @@ def source_table(datasets: Mapping[str, Dataset]) -> str:
     """The sources of each loop as a table in plain text.
 
     ``samples`` counts one epoch of the loop, repeats included, and ``share`` is the part of them in per cent.
-    ``tokens`` is the mean of ``modality_length``. What a data set does not tell is '-'; a source without samples is left
+    ``tokens`` is the mean of ``modality_length``. What a data set does not tell is '-'; one without samples is left
     out of training and says so.
 
     Args:

@@ -12,8 +12,17 @@ from .base import GroundedDataset
 from .index import Table, TableBuilder
 from .index_store import IndexSource
 from .masks import decode_segmentation
-from .refs import (VARIANTS, excluded_ids, exclusion, exclusion_source, held_out_image_ids, is_text, load_instances,
-                   load_refs, refs_files)
+from .refs import (
+    VARIANTS,
+    excluded_ids,
+    exclusion,
+    exclusion_source,
+    held_out_image_ids,
+    is_text,
+    load_instances,
+    load_refs,
+    refs_files,
+)
 
 IMAGE_FOLDER = 'coco2014/train2014'
 

@@ -1,8 +1,16 @@
 """English for structured expressions: short referring expressions and one- or two-sentence descriptions."""
 from dataclasses import dataclass
 
-from dual_loop.demo.expressions import (DIRECTIONS, Attributes, Beside, Expression, Extreme, attribute_expressions,
-                                        clear_neighbours, relation_expressions)
+from dual_loop.demo.expressions import (
+    DIRECTIONS,
+    Attributes,
+    Beside,
+    Expression,
+    Extreme,
+    attribute_expressions,
+    clear_neighbours,
+    relation_expressions,
+)
 from dual_loop.demo.scene import Scene
 
 # An unambiguous relation exists for 92 % of the objects, so this makes 30 % of the expressions relations.

@@ -18,13 +18,12 @@ from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import set_work_dir
 from llava_sam2.randomness import seed_for
 
-from .checkpoints import resumed_from
+from ..stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from .config_check import check_config_keys
 from .data_order import build_dataloader, end_workers, endless_batches
 from .flat import DEFAULT_GROUPS, FlatLayout, all_reduce_mean_
-from .run_state import changed_settings, check_same_run, describe_run
+from .resume import changed_settings, check_same_run, describe_run, resumed_from
 from .settings_check import check_optimizer_settings
-from .stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from .surgery import GradientSurgery, SurgeryStats
 
 

@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
-from .checkpoints import STATE, check_whole
-from .run_state import check_same_run
+from ..checkpoints.files import STATE, check_whole
+from .resume import check_same_run
 
 
 def check_start(cfg: Config) -> None:

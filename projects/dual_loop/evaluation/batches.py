@@ -11,7 +11,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from dual_loop.engine.stop import shield_workers
+from dual_loop.stop import shield_workers
 
 from .processes import Processes
 

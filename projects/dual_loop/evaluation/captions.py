@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 
 from dual_loop.datasets import RefCOCODataset
 from dual_loop.datasets.index import Table
-from llava_sam2 import prompts
+from llava_sam2.portable import prompts
 
 from .batches import answer_in_batches
 from .caption_scores import JavaError, check_scores, score_captions

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from dual_loop.checkpoints.trained_model import DTYPES, PARTS
 from dual_loop.datasets import MissingData, RefCOCODataset, TooManyBadSamples
 from dual_loop.datasets.from_config import build_dataset
 from dual_loop.demo import ensure_demo_data
-from dual_loop.trained_model import DTYPES, PARTS
 from llava_sam2.paths import CHECKOUT
 
 from .loading import Loaded, load_model

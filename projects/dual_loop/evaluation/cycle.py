@@ -22,8 +22,8 @@ import torch
 
 from dual_loop.datasets import GroundedDataset
 from dual_loop.models.captions import caption_figures
-from llava_sam2 import prompts
-from llava_sam2.vocabulary import Vocabulary
+from llava_sam2.portable import prompts
+from llava_sam2.portable.vocabulary import Vocabulary
 
 from .batches import answer_in_batches
 from .cycle_probe import Probe, ProbeBatch

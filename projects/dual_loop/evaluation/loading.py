@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from dual_loop.engine.checkpoints import Trained, read_trained
-from dual_loop.trained_model import DTYPES, build, check_base, select
-from llava_sam2.chat import Sa2VAChatModel
-from llava_sam2.export import release_of
-from llava_sam2.fingerprint import Fingerprint
+from dual_loop.checkpoints.files import Trained, read_trained
+from dual_loop.checkpoints.trained_model import DTYPES, build, check_base, select
 from llava_sam2.model import VideoLLaVASAMModel
-from llava_sam2.network import Sa2VANetwork
-from llava_sam2.released import fill_from, plan_release
+from llava_sam2.portable.chat import Sa2VAChatModel
+from llava_sam2.portable.network import Sa2VANetwork
+from llava_sam2.portable.released import fill_from, plan_release
+from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
-from llava_sam2.vocabulary import Vocabulary
+from llava_sam2.weights.export import release_of
+from llava_sam2.weights.fingerprint import Fingerprint
 
 
 @dataclass

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from llava_sam2 import prompts
-from llava_sam2.answers import Answer, answer
-from llava_sam2.image_processing import grounding_pixels, vision_tiles
-from llava_sam2.network import Sa2VANetwork, binary_masks
-from llava_sam2.regions import region_grid
-from llava_sam2.rows import chat_row
-from llava_sam2.sequences import Row
-from llava_sam2.vocabulary import Vocabulary
+from llava_sam2.portable import prompts
+from llava_sam2.portable.answers import Answer, answer
+from llava_sam2.portable.image_processing import grounding_pixels, vision_tiles
+from llava_sam2.portable.network import Sa2VANetwork, binary_masks
+from llava_sam2.portable.regions import region_grid
+from llava_sam2.portable.rows import chat_row
+from llava_sam2.portable.sequences import Row
+from llava_sam2.portable.vocabulary import Vocabulary
 
 #: ``generate``: the model answers, and must say ``[SEG]`` itself; published numbers are made so. ``forced``: the answer
 #: is given, which takes one pass instead of one per token; for monitoring, and never to be mixed with the other.

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dual_loop.datasets import BadSample, RefCOCODataset
-from llava_sam2 import prompts
+from llava_sam2.portable import prompts
 
 from .batches import answer_in_batches
 from .loading import Loaded

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llava_sam2.vocabulary import Vocabulary
+from llava_sam2.portable.vocabulary import Vocabulary
 
 
 class _HardLookup(torch.autograd.Function):

@@ -7,10 +7,10 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
-from llava_sam2 import prompts
 from llava_sam2.model import BatchPreprocessor, Images, VideoLLaVASAMModel, usable_weights
-from llava_sam2.rows import caption_row, segmentation_row, soft_segmentation_row
-from llava_sam2.sequences import Row
+from llava_sam2.portable import prompts
+from llava_sam2.portable.rows import caption_row, segmentation_row, soft_segmentation_row
+from llava_sam2.portable.sequences import Row
 
 from .bridge import CaptionBridge
 from .captions import caption_figures

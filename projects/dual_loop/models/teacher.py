@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from llava_sam2.generation import Decoded, greedy_decode
 from llava_sam2.model import Images, VideoLLaVASAMModel
-from llava_sam2.rows import caption_row
+from llava_sam2.portable.generation import Decoded, greedy_decode
+from llava_sam2.portable.rows import caption_row
 
 _CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
 

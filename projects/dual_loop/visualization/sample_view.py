@@ -9,10 +9,21 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dual_loop.datasets import collate_samples
-from llava_sam2.image_processing import IMAGENET_MEAN, IMAGENET_STD
+from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD
 
-from .overlay import (FAINT_INK, INK, MARGIN, PAPER, PROMPT_COLOUR, TARGET_COLOUR, draw_cells, draw_mask, picture_row,
-                      text_font, wrap)
+from .overlay import (
+    FAINT_INK,
+    INK,
+    MARGIN,
+    PAPER,
+    PROMPT_COLOUR,
+    TARGET_COLOUR,
+    draw_cells,
+    draw_mask,
+    picture_row,
+    text_font,
+    wrap,
+)
 from .token_view import Chip, SequenceBuilder, TokenView
 
 # Ink and ground of a chip by its kind; the page has the same in its style sheet.

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from dual_loop.models import DualLoopModel
-from llava_sam2 import prompts
-from llava_sam2.configuration import Sa2VAConfig
 from llava_sam2.model import VideoLLaVASAMModel
-from llava_sam2.rows import caption_row, segmentation_row
-from llava_sam2.sequences import IGNORE, Row
-from llava_sam2.sources import config_of_source, resolved
+from llava_sam2.portable import prompts
+from llava_sam2.portable.configuration import Sa2VAConfig
+from llava_sam2.portable.rows import caption_row, segmentation_row
+from llava_sam2.portable.sequences import IGNORE, Row
+from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import build_tokenizer
-from llava_sam2.vocabulary import Vocabulary
+from llava_sam2.weights.sources import config_of_source, resolved
 
 _LONGEST_CHARACTER = 4  # bytes of UTF-8
 

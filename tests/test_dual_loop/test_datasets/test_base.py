@@ -8,9 +8,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dual_loop.datasets import (MissingData, RefCOCODataset, SA1BDataset, SAVPairDataset, TooManyBadSamples,
-                                collate_samples, set_work_dir)
-from llava_sam2.image_processing import IMAGENET_MEAN, IMAGENET_STD
+from dual_loop.datasets import (
+    MissingData,
+    RefCOCODataset,
+    SA1BDataset,
+    SAVPairDataset,
+    TooManyBadSamples,
+    collate_samples,
+    set_work_dir,
+)
+from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD
 
 
 def same(first, second):
@@ -231,9 +238,10 @@ def test_modality_length(refcoco_root, small):
 
 def test_inside_xtuner(refcoco_root, sa1b_root, sav_root, tmp_path, small):
     pytest.importorskip('xtuner')
-    import dual_loop  # noqa: F401  the shims that let xtuner import
     from xtuner.dataset import ConcatDataset
     from xtuner.dataset.samplers import LengthGroupedSampler
+
+    import dual_loop  # noqa: F401  the shims that let xtuner import
 
     dataset = ConcatDataset(datasets=[
         dict(type=RefCOCODataset, data_root=refcoco_root, repeats=2, **small),

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from dual_loop.datasets import (DescribeAnythingDataset, RefCOCODataset, SA1BDataset, SAVPairDataset,
-                                collate_samples)
+from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, SA1BDataset, SAVPairDataset, collate_samples
 
 FIELDS = {'pixel_values', 'g_pixel_values', 'image1', 'image2', 'prompt_masks', 'masks1', 'masks2', 'captions', 'kinds',
           'describes', 'sources', 'sample_ids', 'row_weights'}

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset, SAVPairDataset,
-                                load_refs)
+from dual_loop.datasets import (
+    DescribeAnythingDataset,
+    OpenImagesDataset,
+    RefCOCODataset,
+    SA1BDataset,
+    SAVPairDataset,
+    load_refs,
+)
 from dual_loop.demo import make_demo_data
 from dual_loop.demo.scene import COLOURS
 

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dual_loop.datasets import DescribeAnythingDataset, MissingData, TooManyBadSamples, held_out_image_ids
-from dual_loop.datasets import describe_anything
+from dual_loop.datasets import (
+    DescribeAnythingDataset,
+    MissingData,
+    TooManyBadSamples,
+    describe_anything,
+    held_out_image_ids,
+)
 from dual_loop.datasets.plain_pickle import UnsafePickle
 from dual_loop.datasets.refs import coco_image_id
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from dual_loop.datasets.lengths import region_token_estimate, text_token_counts
-from llava_sam2.regions import region_grid
+from llava_sam2.portable.regions import region_grid
 
 
 def test_region_estimate_is_the_mean_count_of_cells_over_all_places():

@@ -8,8 +8,15 @@ import torch
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
-from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset, SAVPairDataset,
-                                collate_samples, set_work_dir)
+from dual_loop.datasets import (
+    DescribeAnythingDataset,
+    OpenImagesDataset,
+    RefCOCODataset,
+    SA1BDataset,
+    SAVPairDataset,
+    collate_samples,
+    set_work_dir,
+)
 from dual_loop.datasets.masks import area_mask
 
 SMALL = dict(image_size=112, grounding_size=256)

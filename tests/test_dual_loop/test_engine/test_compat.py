@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from dual_loop.engine import compat
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+
+from dual_loop.engine import compat
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:

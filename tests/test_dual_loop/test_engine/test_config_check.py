@@ -1,7 +1,8 @@
 """Settings that nothing reads are refused by name; settings that something reads pass."""
 import pytest
-from dual_loop.engine.config_check import check_config_keys
 from mmengine.config import Config
+
+from dual_loop.engine.config_check import check_config_keys
 
 CONFIG = '''
 from mmengine.dataset import DefaultSampler

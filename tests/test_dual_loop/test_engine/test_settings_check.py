@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from dual_loop.engine.checkpoints import Trained, write_plain_parts
+from dual_loop.checkpoints.files import Trained, write_plain_parts
 from dual_loop.engine.settings_check import check_optimizer_settings, check_start
 
 

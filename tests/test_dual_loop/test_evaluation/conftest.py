@@ -47,7 +47,7 @@ def write_refcoco(tmp_path):
 @pytest.fixture(scope='session')
 def trained(checkout, tmp_path_factory):
     """A config and a checkpoint of it, in which every trained tensor of assets/tiny has moved."""
-    from dual_loop.engine.checkpoints import Trained, write_plain_parts
+    from dual_loop.checkpoints.files import Trained, write_plain_parts
 
     folder = tmp_path_factory.mktemp('trained')
     config = folder / 'config.py'

@@ -7,8 +7,14 @@ from statistics import mean
 import pytest
 
 from dual_loop.evaluation import caption_scores
-from dual_loop.evaluation.caption_scores import (JavaError, MissingScores, check_scores, plain_words, ptb_words,
-                                                 score_captions)
+from dual_loop.evaluation.caption_scores import (
+    JavaError,
+    MissingScores,
+    check_scores,
+    plain_words,
+    ptb_words,
+    score_captions,
+)
 
 needs_java = pytest.mark.skipif(shutil.which('java') is None, reason='there is no java on PATH')
 CAPTIONS = ['a red cat on the mat', 'the dog', 'the the the dog runs', 'a man with a red hat and a red bag']

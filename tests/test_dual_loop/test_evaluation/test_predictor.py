@@ -3,10 +3,10 @@ import torch
 from PIL import Image
 
 from dual_loop.evaluation.predictor import FORCED_ANSWER, Predictor
-from llava_sam2 import prompts
-from llava_sam2.chat import Sa2VAChatModel
-from llava_sam2.network import binary_masks
-from llava_sam2.released import plan_release, write_tensors
+from llava_sam2.portable import prompts
+from llava_sam2.portable.chat import Sa2VAChatModel
+from llava_sam2.portable.network import binary_masks
+from llava_sam2.portable.released import plan_release, write_tensors
 
 
 @pytest.fixture(scope='module')

@@ -12,8 +12,8 @@ import torch
 
 from dual_loop.datasets import RefCOCODataset
 from dual_loop.evaluation.loading import load_model
-from dual_loop.evaluation.processes import Processes, Stopped
 from dual_loop.evaluation.predictor import Predictor
+from dual_loop.evaluation.processes import Processes, Stopped
 from dual_loop.evaluation.referring import evaluate_referring
 from dual_loop.evaluation.results import write_results
 

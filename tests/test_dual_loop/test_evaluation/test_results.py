@@ -84,7 +84,7 @@ def test_other_files_are_refused_by_name(tmp_path, text, message):
 
 
 def test_the_metrics_go_into_the_model_card(tmp_path, results):
-    from dual_loop.model_card import model_card
+    from dual_loop.checkpoints.model_card import model_card
 
     metrics = json.loads(write_results(tmp_path / 'results.json', results).read_text(encoding='utf-8'))['metrics']
     card = model_card({}, 'base', 'f', 'full', 'iter_1.pth', 1, False, metrics)

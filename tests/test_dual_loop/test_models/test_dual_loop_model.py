@@ -9,10 +9,10 @@ import torch
 from dual_loop.engine.flat import FlatLayout
 from dual_loop.engine.surgery import GradientSurgery
 from dual_loop.models.dual_loop_model import predicted_regions
-from llava_sam2 import prompts
-from llava_sam2.generation import Decoded
-from llava_sam2.regions import region_grid
-from llava_sam2.sequences import IGNORE
+from llava_sam2.portable import prompts
+from llava_sam2.portable.generation import Decoded
+from llava_sam2.portable.regions import region_grid
+from llava_sam2.portable.sequences import IGNORE
 
 LOOP1_PARTS = ('mask', 'dice', 'answer', 'denoise')
 

@@ -5,8 +5,8 @@ import torch
 
 from dual_loop.models import teacher as teacher_module
 from dual_loop.models.teacher import Teacher, swapped
-from llava_sam2.generation import greedy_decode
-from llava_sam2.rows import caption_row
+from llava_sam2.portable.generation import greedy_decode
+from llava_sam2.portable.rows import caption_row
 
 
 @pytest.fixture

@@ -4,8 +4,18 @@ import pytest
 import torch
 from PIL import ImageFont
 
-from dual_loop.visualization.overlay import (GAP, HEADER, MARGIN, PAPER, PREDICTED_COLOUR, PROMPT_COLOUR, TARGET_COLOUR,
-                                             overlay_mask, panel, wrap)
+from dual_loop.visualization.overlay import (
+    GAP,
+    HEADER,
+    MARGIN,
+    PAPER,
+    PREDICTED_COLOUR,
+    PROMPT_COLOUR,
+    TARGET_COLOUR,
+    overlay_mask,
+    panel,
+    wrap,
+)
 
 
 def grey(size: int, value: int = 100) -> torch.Tensor:

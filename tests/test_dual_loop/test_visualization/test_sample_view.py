@@ -7,7 +7,7 @@ import torch
 from dual_loop.visualization.overlay import HEADER, MARGIN, PAPER, TARGET_COLOUR
 from dual_loop.visualization.sample_view import draw_sample, sample_views, shown_text, vision_image
 from dual_loop.visualization.token_view import Chip, SequenceBuilder
-from llava_sam2.image_processing import normalise
+from llava_sam2.portable.image_processing import normalise
 
 
 @pytest.fixture(scope='module')

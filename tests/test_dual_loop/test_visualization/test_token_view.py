@@ -5,11 +5,11 @@ import torch
 
 import dual_loop.models.dual_loop_model as loops
 from dual_loop.visualization.token_view import SequenceBuilder, token_chips
-from llava_sam2 import prompts
-from llava_sam2.rows import caption_row, segmentation_row
-from llava_sam2.sequences import IGNORE
+from llava_sam2.portable import prompts
+from llava_sam2.portable.rows import caption_row, segmentation_row
+from llava_sam2.portable.sequences import IGNORE
+from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
-from llava_sam2.vocabulary import Vocabulary
 
 CAPTION = 'The big red square, left of a small circle.'
 

@@ -9,8 +9,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import FlexibleRunner
 
-from dual_loop.engine.checkpoints import PARTIAL, Trained, publish, remove, resumed_from, write_plain_parts
+from dual_loop.checkpoints.files import PARTIAL, Trained, publish, remove, write_plain_parts
 from dual_loop.engine.masters import master_weights
+from dual_loop.engine.resume import resumed_from
 
 
 @HOOKS.register_module()

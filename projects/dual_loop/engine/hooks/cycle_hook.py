@@ -13,10 +13,10 @@ from mmengine.registry import HOOKS
 
 from dual_loop.datasets import GroundedDataset
 from dual_loop.datasets.from_config import build_dataset
-from dual_loop.engine.stop import StopRequested
 from dual_loop.evaluation.cycle import caption_metrics, cycle_metrics, describe, find
 from dual_loop.evaluation.cycle_probe import Probe, ProbeBatch
 from dual_loop.evaluation.predictor import Predictor
+from dual_loop.stop import StopRequested
 
 WEIGHTS = ('student', 'teacher')
 

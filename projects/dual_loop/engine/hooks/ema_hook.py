@@ -4,9 +4,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from dual_loop.engine.checkpoints import read_trained, resumed_from
+from dual_loop.checkpoints.files import read_trained
 from dual_loop.engine.ema import ExponentialMovingAverage
 from dual_loop.engine.masters import master_weights
+from dual_loop.engine.resume import resumed_from
 
 
 @HOOKS.register_module()

@@ -12,7 +12,11 @@ from mmengine.registry import HOOKS
 
 from dual_loop.visualization.report import write_report
 from dual_loop.visualization.summary import (
-    SummaryRow, collect_series, print_table, read_scalars, summarise_scalars,
+    SummaryRow,
+    collect_series,
+    print_table,
+    read_scalars,
+    summarise_scalars,
 )
 
 from .picture_hook import read_pictures

@@ -10,9 +10,9 @@ import torch
 from mmengine.logging import MessageHub
 
 from dual_loop.datasets import SAVPairDataset
-from dual_loop.engine.checkpoints import latest_checkpoint
 from dual_loop.engine.hooks import CycleHook
-from dual_loop.engine.stop import StopAgreed, StopSignal
+from dual_loop.engine.resume import latest_checkpoint
+from dual_loop.stop import StopAgreed, StopSignal
 
 OBJECTS = 5
 

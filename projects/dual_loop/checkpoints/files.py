@@ -1,0 +1,136 @@
+"""Checkpoints on disk: written whole or not at all, found again, and read without any engine.
+
+A run without DeepSpeed leaves files ``iter_N.pth``, a run with it folders of that name. A folder holds DeepSpeed's own
+files, which only resuming reads, and three plain ones for everything else:
+
+========================  =================================================================
+``trainables.safetensors``  the trained tensors, fp32
+``ema.safetensors``         their averages, fp32
+``state.json``              step, number of EMA updates, seed, world size, config and so on
+========================  =================================================================
+"""
+
+import json
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llava_sam2.portable.pickled import read_pickled
+from llava_sam2.portable.stored import open_tensors
+
+TRAINABLES, EMA, STATE = 'trainables.safetensors', 'ema.safetensors', 'state.json'
+#: Ending of what is being written; nothing reads it.
+PARTIAL = '.partial'
+#: mmengine's name of the file that names the latest checkpoint.
+LATEST = 'last_checkpoint'
+
+
+@dataclass
+class Trained:
+    """What a checkpoint holds besides the state of the optimizer.
+
+    Attributes:
+        step: optimizer steps taken.
+        trainables: name as in the model's ``state_dict`` -> fp32 tensor.
+        ema: the averages under the same names; empty without EMA.
+        ema_updates: updates of the average.
+        run: see :func:`dual_loop.engine.resume.describe_run`.
+    """
+
+    step: int
+    trainables: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    ema_updates: int
+    run: dict[str, Any]
+
+
+def write_plain_parts(folder: Path, trained: Trained) -> None:
+    """Write the three plain files of a checkpoint folder."""
+    save_file({name: tensor.contiguous().cpu() for name, tensor in trained.trainables.items()}, folder / TRAINABLES)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in trained.ema.items()}, folder / EMA)
+    state = dict(step=trained.step, ema_updates=trained.ema_updates, run=trained.run)
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding='utf-8')
+    for name in (TRAINABLES, EMA):  # safetensors lets nobody else read what it writes
+        shutil.copymode(folder / STATE, folder / name)
+
+
+def check_whole(path: str | Path) -> None:
+    """Refuse a checkpoint that was cut off, for example while it was copied, by the name of the file.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``, or a plain part of the folder is missing.
+        ValueError: a file is not whole.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'There is no checkpoint {path} to start from.')
+    for name in (TRAINABLES, EMA, STATE) if path.is_dir() else ():
+        if not (path / name).is_file():
+            raise FileNotFoundError(f'{path} has no {name}: it is no whole checkpoint of the dual loop')
+    for file in sorted(path.glob('*.pt')) if path.is_dir() else [path]:
+        if not zipfile.is_zipfile(file):  # the form that torch.save writes, with its directory at the end
+            raise ValueError(f'{file} is not whole, perhaps it was cut off while it was copied: take another one')
+
+
+def read_trained(path: str | Path) -> Trained:
+    """Read the trained tensors and their averages from a checkpoint of either form, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``, or a part of the folder is missing.
+        ValueError: the file is not whole, or no checkpoint of a training run.
+    """
+    path = Path(path)
+    check_whole(path)
+    if path.is_dir():
+        state = json.loads((path / STATE).read_text(encoding='utf-8'))
+        trainables, ema = (
+            {name: stored.read() for name, stored in open_tensors(path / file).tensors.items()}
+            for file in (TRAINABLES, EMA))
+        return Trained(trainables=trainables, ema=ema, **state)
+    checkpoint = read_pickled(path)
+    if 'state_dict' not in checkpoint or 'meta' not in checkpoint:
+        raise ValueError(f'{path} is no checkpoint of a training run: it has no state_dict and meta')
+    average = checkpoint.get('ema', dict(values={}, num_updates=0))
+    run = checkpoint['message_hub']['runtime_info'].get('run', {})
+    return Trained(checkpoint['meta']['iter'], checkpoint['state_dict'], average['values'], average['num_updates'], run)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a completely written file or folder its name, so that after a power cut it is there whole or not at all."""
+    for path in [*partial.rglob('*'), partial] if partial.is_dir() else [partial]:
+        _sync(path)
+    replaced = final.with_name(f'{final.name}.replaced')
+    remove(replaced)
+    if final.is_dir():  # of an earlier run; a file is replaced by the next line, a folder cannot be
+        final.rename(replaced)
+    partial.replace(final)
+    _sync(final.parent)
+    note = final.with_name(LATEST)
+    fresh = note.with_name(note.name + PARTIAL)
+    fresh.write_text(str(final.absolute()), encoding='utf-8')
+    _sync(fresh)
+    fresh.rename(note)
+    _sync(final.parent)
+    remove(replaced)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,107 @@
+"""Where a run continues, and whether it is still the same run: what it is made of is kept in every checkpoint."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from torch.utils.data import DataLoader
+
+from dual_loop.checkpoints.files import LATEST
+
+# Their values differ between a run and its continuation without any meaning.
+_BY_THE_WAY = re.compile(r'^(load_from|resume|work_dir|launcher|experiment_name) = ')
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path:
+    """The checkpoint that was written last: the one that ``last_checkpoint`` names, else that of the highest step.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    work_dir = Path(work_dir)
+    if (work_dir / LATEST).is_file():
+        noted = work_dir / Path((work_dir / LATEST).read_text(encoding='utf-8').strip()).name
+        if noted.exists():
+            return noted
+    found = [path for path in work_dir.glob('iter_*.pth') if path.stem.removeprefix('iter_').isdecimal()]
+    if not found:
+        raise FileNotFoundError(f'--resume found no checkpoint iter_*.pth in {work_dir}: give its path, or leave '
+                                '--resume out to start anew.')
+    return max(found, key=lambda path: int(path.stem.removeprefix('iter_')))
+
+
+def resumed_from(runner) -> Path | None:
+    """The checkpoint that a runner continues from; None for a new run."""
+    if not (runner._resume and runner._has_loaded):
+        return None
+    return Path(runner._load_from) if runner._load_from else latest_checkpoint(runner.work_dir)
+
+
+def describe_run(cfg: Config, seed: int, dataloaders: dict[int, DataLoader], accumulative_counts: int,
+                 weights: str) -> dict[str, Any]:
+    """Plain values that say what is trained on what.
+
+    Args:
+        cfg: the running config.
+        seed: of the runner.
+        dataloaders: of loop 1 and 2.
+        accumulative_counts: micro-batches per step and loop.
+        weights: fingerprint of the base weights.
+    """
+    return dict(
+        seed=seed,
+        world_size=get_world_size(),
+        accumulative_counts=accumulative_counts,
+        batch_size={f'loop {loop}': loader.batch_sampler.batch_size for loop, loader in dataloaders.items()},
+        data={f'loop {loop}': describe_data(loader.dataset) for loop, loader in dataloaders.items()},
+        weights=weights,
+        config=cfg.pretty_text,
+        schedule=Config({key: cfg.get(key) for key in ('optim_wrapper', 'param_scheduler')}).pretty_text,
+    )
+
+
+def describe_data(dataset) -> list[str]:
+    """Each source with its number of samples and what they are, also inside torch's ``ConcatDataset``."""
+    if hasattr(dataset, 'datasets'):
+        return [line for part in dataset.datasets for line in describe_data(part)]
+    content = f', index {dataset.index_digest[:12]}' if hasattr(dataset, 'index_digest') else ''
+    return [f'{getattr(dataset, "source", type(dataset).__name__)}: {len(dataset)} samples{content}']
+
+
+def check_same_run(checkpoint: Path, previous: dict[str, Any] | None, current: dict[str, Any]) -> None:
+    """Refuse to continue a run that would not be the same any more.
+
+    Args:
+        checkpoint: its path.
+        previous: what :func:`describe_run` gave there; None if it has none.
+        current: what it gives now.
+
+    Raises:
+        ValueError: seed, world size, batch size, accumulation, data or base weights differ.
+    """
+    if previous is None:
+        raise ValueError(f'{checkpoint} does not say what it was trained on, so it cannot be resumed exactly: it was '
+                         'not written by this loop')
+    for key, value in current.items():
+        if key not in ('config', 'schedule') and previous.get(key) != value:
+            raise ValueError(f'{checkpoint} cannot be resumed exactly: {key} was {previous.get(key)} and is {value} '
+                             'now; restore it, or start a new run from the checkpoint with load_from=PATH and without '
+                             '--resume')
+
+
+def changed_settings(previous: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """The lines in which the configs of a run and of its continuation differ, ``-`` before and ``+`` now.
+
+    A last line says so if optimizer or schedule differ, whose state comes from the checkpoint.
+    """
+    lines = difflib.unified_diff(*([line for line in text['config'].splitlines() if not _BY_THE_WAY.match(line)]
+                                   for text in (previous, current)), lineterm='', n=0)
+    changes = [line for line in lines if line[0] in '+-' and not line.startswith(('+++', '---'))]
+    if previous['schedule'] != current['schedule']:
+        changes.append('optim_wrapper and param_scheduler go on as the checkpoint has them: their changes above have '
+                       'NO EFFECT, and steps beyond the old schedule keep its last learning rate. For another schedule '
+                       'start a new run from the checkpoint, with load_from=PATH and without --resume')
+    return changes

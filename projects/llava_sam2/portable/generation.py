@@ -1,0 +1,102 @@
+"""Greedy decoding of a left-padded batch."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import DynamicCache
+
+from .network import Sa2VANetwork
+from .sequences import Batch
+from .vocabulary import Vocabulary
+
+#: Without cuDNN's attention, which for a single query and bf16 gives other last bits at each run (torch 2.11, H200: the
+#: states differed by 0.1 from the second token on), so that tokens flip. The others are as fast here.
+_REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass
+class Decoded:
+    """Greedy output of one row.
+
+    Attributes:
+        ids: tokens before the one in which the terminator begins (its first character may share a token with a '.').
+        ended: whether the terminator was reached.
+        said: the tokens of the terminator too.
+    """
+
+    ids: list[int]
+    ended: bool
+    said: list[int] = field(default_factory=list, compare=False)
+
+
+@torch.no_grad()
+def greedy_decode(
+    network: Sa2VANetwork,
+    batch: Batch,
+    image_features: torch.Tensor,
+    vocabulary: Vocabulary,
+    max_new_tokens: int,
+    forbidden: torch.Tensor | None = None,
+    forbidden_first: torch.Tensor | None = None,
+    poll: Callable[[], None] | None = None,
+    stop_ids: Collection[int] = (),
+) -> list[Decoded]:
+    """Continue each row of a left-padded batch until the terminator string or ``max_new_tokens`` tokens.
+
+    Args:
+        network: the network with the weights to decode with.
+        batch: prompts padded on the left (``pad_rows(..., side='left')``).
+        image_features: (I, n, D), output of ``mlp1``.
+        vocabulary: tables of the tokenizer.
+        max_new_tokens: upper bound, the terminator's own tokens not counted against a caption that ends in time.
+        forbidden: (V,) bool, tokens never emitted.
+        forbidden_first: (V,) bool, tokens that may not come first; default ``forbidden``.
+        poll: called before each token; decoding ends with whatever it raises.
+        stop_ids: single tokens that end a row as the terminator does.
+
+    Raises:
+        ValueError: when the batch is padded on the right (the first token would follow a pad, D6).
+    """
+    if not bool(batch.attention_mask[:, -1].all()):
+        raise ValueError('greedy_decode needs prompts padded on the left')
+    device = batch.input_ids.device
+    forbidden = torch.zeros(vocabulary.size, dtype=torch.bool) if forbidden is None else forbidden
+    forbidden_first = forbidden if forbidden_first is None else forbidden_first
+    banned_first, banned = forbidden_first.to(device), forbidden.to(device)
+    cache = DynamicCache()
+    inputs = dict(inputs_embeds=network.embed(batch, image_features))
+    attention_mask, position_ids = batch.attention_mask, batch.position_ids
+    ids: list[list[int]] = [[] for _ in batch.rows]
+    lengths: list[int | None] = [None] * len(ids)
+    finished = [False] * len(ids)
+    # The terminator has a few tokens of its own; a caption of exactly max_new_tokens may still end.
+    for step in range(max_new_tokens + len(vocabulary.encode('.<|end|>'))):
+        if poll is not None:
+            poll()
+        with sdpa_kernel(_REPEATABLE):
+            hidden = network.language_model.model(
+                **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+        logits = network.logits(hidden).float().masked_fill(banned if step else banned_first, float('-inf'))
+        token = logits.argmax(dim=-1)
+        for row, index in enumerate(token.tolist()):
+            if not finished[row]:
+                ids[row].append(index)
+                lengths[row] = len(ids[row]) - 1 if index in stop_ids else vocabulary.caption_length(ids[row])
+                # By the row alone: how long the others are must not change what it says.
+                finished[row] = lengths[row] is not None or (
+                    len(ids[row]) > max_new_tokens and not vocabulary.may_be_ending(ids[row])
+                )
+        if all(finished):
+            break
+        inputs = dict(input_ids=token[:, None])
+        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(ids), 1)], dim=1)
+        position_ids = position_ids[:, -1:] + 1
+    ended = [length is not None and length <= max_new_tokens for length in lengths]
+    return [
+        Decoded(row[: length if whole else max_new_tokens], whole, row if whole else row[:max_new_tokens])
+        for row, length, whole in zip(ids, lengths, ended)
+    ]

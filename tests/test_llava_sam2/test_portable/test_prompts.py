@@ -1,0 +1,65 @@
+"""The strings of the protocol."""
+
+import pytest
+
+from llava_sam2.portable import prompts
+
+
+@pytest.mark.parametrize('class_name', ['red dog', 'left-most cup', 'café 2'])
+@pytest.mark.parametrize('question', prompts.SEGMENTATION_QUESTIONS)
+def test_soft_slot_has_the_tokens_of_the_full_prompt(vocabulary, question, class_name):
+    before, after = prompts.split_segmentation_prompt(question, 4)
+    assert f'{before} {class_name}{after}' == prompts.segmentation_prompt(question, 4, class_name)
+    # Cut at the slot, the three pieces are the tokens of the whole: the seams do not show (D13).
+    pieces = [token for part in (before, f' {class_name}', after) for token in vocabulary.encode(part)]
+    assert pieces == vocabulary.encode(prompts.segmentation_prompt(question, 4, class_name))
+
+
+def test_there_are_sixteen_questions_in_pairs():
+    questions = prompts.SEGMENTATION_QUESTIONS
+    assert len(set(questions)) == 16
+    assert all(full[:-1] == bare and full[-1] in '.?' for full, bare in zip(questions[::2], questions[1::2]))
+    assert prompts.EVALUATION_QUESTION in questions
+
+
+def test_segmentation_prompt_is_the_newline_form():
+    assert prompts.segmentation_prompt(prompts.EVALUATION_QUESTION, 2, 'a dog') == (
+        '<|user|>\n<img><IMG_CONTEXT><IMG_CONTEXT></img>\nPlease segment a dog in this image.<|end|>\n<|assistant|>\n'
+    )
+
+
+def test_caption_prompt():
+    assert prompts.caption_prompt(2, 1) == (
+        '<|user|>\n<img><IMG_CONTEXT><IMG_CONTEXT></img>\nThere are 1 part regions in the picture: '
+        'region1<vp><IMG_CONTEXT></vp>.\nPlease generate a detailed description for the given image region.'
+        '<|end|>\n<|assistant|>\n'
+    )
+
+
+def test_slot_without_space_before_it_is_refused():
+    with pytest.raises(ValueError, match='must follow a space'):
+        prompts.split_segmentation_prompt('Segment "{class_name}".', 4)
+
+
+@pytest.mark.parametrize('caption, expected', [
+    ('A Red Dog.', 'a red dog'),
+    ('two.  A dog .', 'two. a dog'),
+    ('wait...', 'wait..'),
+    ('  spaced\n\tout  ', 'spaced out'),
+    ('no stop', 'no stop'),
+    ('really?', 'really?'),
+])
+def test_phrase(caption, expected):
+    assert prompts.phrase(caption) == expected
+
+
+def test_several_frames_and_regions():
+    assert prompts.image_blocks(2, 1) == '<img><IMG_CONTEXT></img>\n<img><IMG_CONTEXT></img>'
+    assert prompts.region_list([1, 2]) == (
+        '\nThere are 2 part regions in the picture: region1<vp><IMG_CONTEXT></vp>, '
+        'region2<vp><IMG_CONTEXT><IMG_CONTEXT></vp>.\n'
+    )
+
+
+def test_a_turn_of_a_dialogue():
+    assert prompts.turn('Who?', 'Me.') == '<|user|>\nWho?<|end|>\n<|assistant|>\nMe.<|end|>\n'
