@@ -1,9 +1,40 @@
 """Losses per row. Averaging over rows is the caller's, so that ranks and micro-batches add up exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.registry import MODELS
+
+
+@MODELS.register_module()
+class PointMaskLoss:
+    """Weighted BCE and dice of masks on sampled points, as Sa2VA trains.
+
+    Args:
+        weight: of BCE.
+        num_points, oversample_ratio, importance_ratio: see :func:`sample_points`.
+        dice: ``weight`` and ``eps`` of the dice loss.
+    """
+
+    def __init__(self, weight: float = 2.0, num_points: int = 12544, oversample_ratio: float = 3.0,
+                 importance_ratio: float = 0.75, dice: Mapping[str, float] | None = None):
+        self.weight = weight
+        self.points = dict(num_points=num_points, oversample_ratio=oversample_ratio, importance_ratio=importance_ratio)
+        self.dice = dict(weight=0.5, eps=1.0) | dict(dice or {})
+
+    def __call__(
+        self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """BCE and dice (R,), weighted, of logits (R, h, w) against masks (R, G, G); a generator draws for each row."""
+        logits = logits.float()
+        points = sample_points(logits, generators, **self.points)
+        predicted = point_values(logits, points)
+        target = point_values(mask_targets(masks, logits.shape[-2:]), points)
+        return (
+            self.weight * point_bce(predicted, target),
+            self.dice['weight'] * dice(predicted, target, self.dice['eps']),
+        )
 
 
 def mask_targets(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

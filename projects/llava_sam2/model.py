@@ -13,15 +13,15 @@ from mmengine.registry import MODELS
 from peft import LoraConfig, get_peft_model
 
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
-from .losses import dice, mask_targets, point_bce, point_values, sample_points, token_cross_entropy
+from .losses import PointMaskLoss, token_cross_entropy
 from .portable import prompts
 from .portable.configuration import Sa2VAConfig
 from .portable.key_maps import is_lora, is_token_rows
-from .portable.rows import caption_row, segmentation_row
 from .portable.sequences import IGNORE, Batch, Row, pad_rows
 from .portable.vocabulary import Vocabulary
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
 from .randomness import generator_for
+from .text_rows import TextRows
 from .tokenizer import build_tokenizer
 from .weights.loading import load_pretrained
 from .weights.sources import config_of_source, resolved
@@ -85,6 +85,7 @@ class VideoLLaVASAMModel(BaseModel):
             from InternVL, which has none.
         loss_mask: ``weight``, ``num_points``, ``oversample_ratio`` and ``importance_ratio`` of the mask loss.
         loss_dice: ``weight`` and ``eps``.
+        mask_loss: a registered class in place of these two, called as :class:`~llava_sam2.losses.PointMaskLoss` is.
         single_template_steps: so many steps ask and answer in one way only. From random weights the ``[SEG]`` state
             else varies more with the wording of the answer than with the phrase (forty times in a fit of 15 rows), and
             masks did not learn to follow the phrase in 4 000 steps.
@@ -108,6 +109,7 @@ class VideoLLaVASAMModel(BaseModel):
         train_token_rows: bool = False,
         loss_mask: dict | None = None,
         loss_dice: dict | None = None,
+        mask_loss: dict | None = None,
         single_template_steps: int = 0,
         checkpointing: bool = False,
         seed: int = 0,
@@ -159,12 +161,10 @@ class VideoLLaVASAMModel(BaseModel):
         self.random_weights = random_weights
         #: Fingerprint of the weights that training starts from.
         self.fingerprint = 'random weights' if random_weights else report.fingerprint
-        self.loss_mask = dict(weight=2.0, num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
-        self.loss_mask.update(loss_mask or {})
-        self.loss_dice = dict(weight=0.5, eps=1.0)
-        self.loss_dice.update(loss_dice or {})
-        self.single_template_steps = single_template_steps
-        self.seed = seed
+        self.mask_loss = (
+            MODELS.build(mask_loss) if mask_loss else PointMaskLoss(**(loss_mask or {}), dice=loss_dice)
+        )
+        self.text_rows = TextRows(self.vocabulary, config, seed, single_template_steps)
         if lora is not None:
             self._add_lora(**lora, token_rows=train_token_rows)
         if checkpointing:
@@ -172,6 +172,15 @@ class VideoLLaVASAMModel(BaseModel):
             self.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
         self._trained = tuple(self.trainables().values())[:1]  # a tuple, lest it be registered once more
         self._buffers_fp32 = float_buffers(self.network)
+
+    @property
+    def seed(self) -> int:
+        """First part of the key of every random draw."""
+        return self.text_rows.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.text_rows.seed = seed
 
     # -- what is trained ------------------------------------------------------------------------------------------
 
@@ -310,17 +319,8 @@ class VideoLLaVASAMModel(BaseModel):
     def mask_losses(
         self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weighted BCE and dice (R,) of logits (R, h, w) against masks (R, G, G) on sampled points."""
-        options = dict(self.loss_mask)
-        weight = options.pop('weight')
-        logits = logits.float()
-        points = sample_points(logits, generators, **options)
-        predicted = point_values(logits, points)
-        target = point_values(mask_targets(masks, logits.shape[-2:]), points)
-        return (
-            weight * point_bce(predicted, target),
-            self.loss_dice['weight'] * dice(predicted, target, self.loss_dice['eps']),
-        )
+        """The two weighted losses (R,) of the configured mask loss, see :class:`~llava_sam2.losses.PointMaskLoss`."""
+        return self.mask_loss(logits, masks, generators)
 
     # -- supervised training --------------------------------------------------------------------------------------
 
@@ -347,11 +347,7 @@ class VideoLLaVASAMModel(BaseModel):
         if None in data['captions']:
             sample = data['sample_ids'][data['captions'].index(None)]
             raise ValueError(f'{sample} has no caption to find: give val_dataloader a data set of expressions')
-        rows = [
-            segmentation_row(self.vocabulary, self.config.num_image_tokens, image, prompts.phrase(caption),
-                             prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
-            for image, caption in zip(data['image2'].tolist(), data['captions'])
-        ]
+        rows = [self.text_rows.monitored(*each) for each in zip(data['image2'].tolist(), data['captions'])]
         images = self.encode(data['pixel_values'], data['g_pixel_values'])
         batch, hidden_states = self.read(rows, images)
         logits = self.segment(batch, hidden_states, images)[:, None].float()
@@ -368,16 +364,12 @@ class VideoLLaVASAMModel(BaseModel):
         Returns:
             ``loss_mask``, ``loss_dice``, ``loss_answer``, ``loss_caption``; means over the global batch.
         """
-        num_tokens, count = self.config.num_image_tokens, len(data['captions'])
-        rows = []
-        for image, caption, sample_id in zip(data['image2'].tolist(), data['captions'], data['sample_ids']):
-            question, answer = self.draw_templates(step, sample_id)
-            rows.append(segmentation_row(self.vocabulary, num_tokens, image, prompts.phrase(caption), question, answer))
+        count = len(data['captions'])
+        asked = zip(data['sample_ids'], data['image2'].tolist(), data['captions'])
+        rows = [self.text_rows.segmentation(step, *each) for each in asked]
         described = [index for index, describes in enumerate(data['describes']) if describes]
         image1, regions = data['image1'].tolist(), data['prompt_masks'].cpu()
-        for index in described:
-            caption = data['captions'][index]
-            rows.append(caption_row(self.vocabulary, num_tokens, image1[index], regions[index], caption))
+        rows += [self.text_rows.description(image1[row], regions[row], data['captions'][row]) for row in described]
         images = self.encode(data['pixel_values'], data['g_pixel_values'])
         batch, hidden_states = self.read(rows, images)
         token_loss = self.token_loss(batch, hidden_states)
@@ -391,15 +383,6 @@ class VideoLLaVASAMModel(BaseModel):
             loss_answer=weights @ token_loss[:count],
             loss_caption=weights[described] @ token_loss[count:],
         )
-
-    def draw_templates(self, step: int, sample_id: str) -> tuple[str, str]:
-        """Question and answer of a row, drawn by (seed, step, sample)."""
-        if step < self.single_template_steps:
-            return prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0]
-        generator = self.generator_cpu(step, 'template', sample_id)
-        question = torch.randint(len(prompts.SEGMENTATION_QUESTIONS), (), generator=generator)
-        answer = torch.randint(len(prompts.SEGMENTATION_ANSWERS), (), generator=generator)
-        return prompts.SEGMENTATION_QUESTIONS[question], prompts.SEGMENTATION_ANSWERS[answer]
 
     def generator_cpu(self, *key: int | str) -> torch.Generator:
         """A generator on the CPU, keyed by the model's seed and ``key``."""

@@ -52,7 +52,7 @@ class SignalAt(Hook):
             mock.patch.object(owner, name, sending).start()
 
         if self.place == 'passes':
-            before(model, 'loop2', lambda data, step: step == self.step)
+            before(model.loops['loop2'], 'forward', lambda *_, step, **__: step == self.step)
         elif self.place == 'update':
             before(runner.optim_wrapper, 'update_params', lambda *_: runner.iter == self.step)
         elif self.place == 'decoding':

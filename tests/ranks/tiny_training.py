@@ -191,17 +191,17 @@ def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, n
     # With little weight on the answer, which both loops learn, the gradients of the loops agree and conflict by turns.
     model = DualLoopModel(base, topk=16, max_caption_len=6, denoise_weight=0.5, answer_weight=0.1)
     if nan is not None and nan['rank'] == get_rank():
-        name, pending = f'loop{nan["loop"]}', [True]
-        original = getattr(model, name)
+        loop, pending = model.loops[f'loop{nan["loop"]}'], [True]
+        original = loop.forward
 
-        def broken(data, step, **kwargs):
-            output = original(data, step, **kwargs)
+        def broken(model, data, step, **kwargs):
+            output = original(model, data, step, **kwargs)
             if step == nan['step'] and pending:
                 output['loss'] = output['loss'] * float('nan')
                 pending.clear()
             return output
 
-        setattr(model, name, broken)
+        loop.forward = broken
     return model
 
 
@@ -212,8 +212,8 @@ class RecordRun(Hook):
     It holds the class of the ``wrapper``, ``stage`` of ZeRO, ``checkpointing``, ``start`` and ``final`` (name -> fp32
     trainable), ``ema``, ``num_updates`` of the EMA, ``exp_avg`` (name -> AdamW's first moment, gathered under
     ZeRO), ``scalars`` (per step, what the loop gives to the log, but no times), ``order`` (per step and loop, the names
-    of the samples), ``history`` (the cosine of every step as the message hub has it), ``masters`` (the fp32 value of the
-    first trainable, at the start and after every step) and ``snapshots`` (per step, digests of weights, EMA and
+    of the samples), ``history`` (the cosine of every step as the message hub has it), ``masters`` (the fp32 value of
+    the first trainable, at the start and after every step) and ``snapshots`` (per step, digests of weights, EMA and
     optimizer state).
     """
 
@@ -229,7 +229,8 @@ class RecordRun(Hook):
         stage = getattr(runner.model, 'zero_optimization_stage', int)()
         saving = trained_model(runner).base.network.language_model.is_gradient_checkpointing
         self.record |= dict(
-            start=weights(runner), masters=[first_master(runner)], wrapper=type(runner.model).__name__, stage=stage, checkpointing=saving)
+            start=weights(runner), masters=[first_master(runner)], wrapper=type(runner.model).__name__, stage=stage,
+            checkpointing=saving)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.record['scalars'].append({name: value for name, value in outputs.items() if 'seconds' not in name}

@@ -210,17 +210,17 @@ def test_configured_weights_of_mask_and_dice(build_base, batch):
 
 def test_draws_depend_on_step_and_sample(build_base, batch):
     model = build_base().eval()
-    drawn = {model.draw_templates(step, name) for step in range(100) for name in ('a', 'b')}
+    drawn = {model.text_rows.templates(step, name) for step in range(100) for name in ('a', 'b')}
     assert len(drawn) > 30
     assert {question for question, _ in drawn} == set(prompts.SEGMENTATION_QUESTIONS)
-    assert model.draw_templates(3, 'a') == model.draw_templates(3, 'a')
-    assert len({model.draw_templates(step, 'a') for step in range(5)}) > 1
-    assert len({model.draw_templates(0, name) for name in 'abcde'}) > 1
+    assert model.text_rows.templates(3, 'a') == model.text_rows.templates(3, 'a')
+    assert len({model.text_rows.templates(step, 'a') for step in range(5)}) > 1
+    assert len({model.text_rows.templates(0, name) for name in 'abcde'}) > 1
     warm = build_base(single_template_steps=4)
-    assert {warm.draw_templates(step, 'a') for step in range(4)} == {
+    assert {warm.text_rows.templates(step, 'a') for step in range(4)} == {
         (prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
     }
-    assert warm.draw_templates(4, 'a') == model.draw_templates(4, 'a')
+    assert warm.text_rows.templates(4, 'a') == model.text_rows.templates(4, 'a')
     losses = [model.supervised_losses(batch, step)['loss_mask'] for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
 

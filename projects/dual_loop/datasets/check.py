@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset
 from .base import GroundedDataset, MissingData
 from .contract import violations
 from .describe_anything import COCO_SPLITS, DescribeAnythingDataset
-from .from_config import dataset_settings
+from .from_config import dataset_settings, loaders_with_captions
 from .mix import source_table
 from .quarantine import MAX_SHARE, MIN_ALLOWED, BadSample, TooManyBadSamples
 from .refcoco import RefCOCODataset
@@ -190,6 +190,7 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
     problems: list[str] = []
     usable: dict[str, list[GroundedDataset]] = {}
     seen: dict[tuple, str] = {}
+    captioned = loaders_with_captions(cfg)
     for loader, sources in dataset_settings(cfg).items():
         for number, settings in enumerate(sources):
             title = f'{loader}, source {number + 1}'
@@ -201,8 +202,7 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
                 continue
             report = check_source(settings, num_samples)
             title += f': {report.name}'
-            needs_words = loader == 'loop 2' or loader == 'held out'
-            if needs_words and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
+            if loader in captioned and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
                 report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
             if loader != 'held out':
                 if report.dataset and shows_held_out(settings):

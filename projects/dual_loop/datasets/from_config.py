@@ -4,15 +4,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, MODELS
 from torch.utils.data import Dataset
 
-#: Name of a loader -> where it stands in a config.
-LOADERS = {
-    'loop 1': 'train_dataloader',
-    'loop 2': 'train_cfg.loop2_dataloader',
-    'held out': 'val_dataloader',
-}
+
+def loop_title(name: str) -> str:
+    """A loop's name in words: ``loop 1`` for ``loop1``; other names are words already."""
+    return f'loop {name[4:]}' if name.startswith('loop') and name[4:].isdecimal() else name
+
+
+def loader_key(name: str) -> str:
+    """Where the data loader of a loop other than the first stands in a config."""
+    return 'train_cfg.loop2_dataloader' if name == 'loop2' else f'train_cfg.loop_dataloaders.{name}'
 
 
 def dataset_settings(cfg: Config) -> dict[str, list[dict]]:
@@ -22,27 +25,55 @@ def dataset_settings(cfg: Config) -> dict[str, list[dict]]:
         cfg: a config as ``Config.fromfile`` gives it.
 
     Returns:
-        Loader -> its data sets in order. The keys are those of :data:`LOADERS` that the config has; of a config
-        without a second loop the first is called 'training'.
+        Loader -> its data sets in order: the title of each loop, and 'held out' for the data of validation. The first
+        loop is called 'training' in a config that has no other and does not name its loops.
 
     Raises:
         ValueError: the config has no loader, or a loader no ``dataset``.
     """
+    loops = _loops(cfg)
+    further = ['loop2'] if _at(cfg, 'train_cfg.loop2_dataloader') is not None else []
+    further += [name for name in _at(cfg, 'train_cfg.loop_dataloaders') or {} if name not in further]
+    first = loops[0][0] if loops else 'loop1' if further else 'training'
+    keys = {loop_title(first): 'train_dataloader'} | {loop_title(name): _key(cfg, name) for name in further}
+    keys['held out'] = 'val_dataloader'
     found = {}
-    for name, key in LOADERS.items():
+    for title, key in keys.items():
         loader = _at(cfg, key)
         if loader is None:
             continue
         if not isinstance(loader.get('dataset'), Mapping):
             raise ValueError(f'{key} of {cfg.filename or "the config"} has no dataset: give {key}.dataset the settings '
                              'of one')
-        found[name] = list(_single(loader['dataset']))
+        found[title] = list(_single(loader['dataset']))
     if not found:
-        raise ValueError(f'{cfg.filename or "the config"} has no data sets: none of {", ".join(LOADERS.values())} is '
-                         'set')
-    if 'loop 2' not in found and 'loop 1' in found:
-        found = {'training': found.pop('loop 1'), **found}
+        raise ValueError(f'{cfg.filename or "the config"} has no data sets: none of train_dataloader, '
+                         'train_cfg.loop2_dataloader, train_cfg.loop_dataloaders, val_dataloader is set')
     return found
+
+
+def loaders_with_captions(cfg: Config) -> set[str]:
+    """Titles, as in :func:`dataset_settings`, of the loaders whose every sample must have a caption."""
+    if loops := _loops(cfg):
+        return {loop_title(name) for name, needs_captions in loops if needs_captions} | {'held out'}
+    return {'loop 2', 'held out'}
+
+
+def _loops(cfg: Config) -> list[tuple[str, bool]]:
+    """Name of each loop that the model lists, and whether it needs captions. The classes say so, nothing is built."""
+    found = []
+    for loop in (cfg.get('model') or {}).get('loops') or ():
+        kind = MODELS.get(loop['type']) if isinstance(loop['type'], str) else loop['type']
+        if kind is None:
+            raise ValueError(f'model.loops names {loop["type"]}, which is not registered: import its module in '
+                             'custom_imports')
+        found.append((loop.get('name') or kind.name, kind.needs_captions))
+    return found
+
+
+def _key(cfg: Config, name: str) -> str:
+    in_table = name in (_at(cfg, 'train_cfg.loop_dataloaders') or {})
+    return f'train_cfg.loop_dataloaders.{name}' if in_table else loader_key(name)
 
 
 def build_dataset(settings: dict) -> Dataset:

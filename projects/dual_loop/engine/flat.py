@@ -1,7 +1,7 @@
 """One flat fp32 buffer for the gradients of all trainables, and the plan of what lies where in it.
 
-Surgery needs the two loops' gradients side by side, averaged over ranks. A flat buffer makes that one all-reduce, a few
-long dot products and two long multiplications, whatever the number of tensors.
+Surgery needs the gradients of the loops side by side, averaged over ranks. A flat buffer makes that one all-reduce, a
+few long dot products and two long multiplications, whatever the number of tensors.
 """
 
 import re
@@ -14,17 +14,46 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Which loops train what, as specified: the caption path is shared, the mask path belongs to loop 1 (mask' of loop 2
-# carries no gradient). A tensor belongs to the first group that fits, so LoRA stands before its language model.
-DEFAULT_GROUPS = dict(
-    lora=dict(pattern=r'\.lora_', loops=(1, 2)),
-    projector=dict(pattern=r'(^|\.)mlp1\.', loops=(1, 2)),
-    language_model=dict(pattern=r'(^|\.)language_model\.', loops=(1, 2)),
-    vision_model=dict(pattern=r'(^|\.)vision_model\.', loops=(1, 2)),
-    text_hidden_fcs=dict(pattern=r'(^|\.)text_hidden_fcs\.', loops=(1, )),
-    decoder=dict(pattern=r'(^|\.)mask_decoder\.', loops=(1, )),
-    image_encoder=dict(pattern=r'(^|\.)grounding_encoder\.vision_encoder\.', loops=(1, )),
+from dual_loop.datasets.from_config import loop_title
+from dual_loop.models.loop import Loop
+
+#: Name of a group of parameters -> what its names look like. A tensor belongs to the first group that fits, so LoRA
+#: stands before its language model. Which groups a loop reaches is the loop's to say (``Loop.reaches``).
+PARAMETER_GROUPS = dict(
+    lora=dict(pattern=r'\.lora_'),
+    projector=dict(pattern=r'(^|\.)mlp1\.'),
+    language_model=dict(pattern=r'(^|\.)language_model\.'),
+    vision_model=dict(pattern=r'(^|\.)vision_model\.'),
+    text_hidden_fcs=dict(pattern=r'(^|\.)text_hidden_fcs\.'),
+    decoder=dict(pattern=r'(^|\.)mask_decoder\.'),
+    image_encoder=dict(pattern=r'(^|\.)grounding_encoder\.vision_encoder\.'),
 )
+
+
+def groups_of_loops(loops: Iterable[Loop], groups: Mapping[str, Mapping] = PARAMETER_GROUPS) -> dict[str, dict]:
+    """The groups with the names of the ``loops`` that reach each, where they do not state that themselves.
+
+    Raises:
+        ValueError: a group that states other loops than there are, or a loop that reaches a group that there is not.
+    """
+    loops = list(loops)
+    for loop in loops:
+        # A config's own groups need not have all that the shipped loops know.
+        if unknown := sorted(set(loop.reaches or ()) - groups.keys() - PARAMETER_GROUPS.keys()):
+            raise ValueError(f"loop '{loop.name}' reaches the parameter group '{unknown[0]}', which there is not "
+                             f'({", ".join(groups)}): correct its reaches, or add the group to train_cfg.groups')
+    resolved = {}
+    for name, group in groups.items():
+        reaching = group.get('loops')
+        if reaching is None:
+            reaching = [loop.name for loop in loops if loop.reaches is None or name in loop.reaches]
+        else:  # by name, or by number as in loop1
+            reaching = [f'loop{each}' if isinstance(each, int) else each for each in reaching]
+        if unknown := sorted(set(reaching) - {loop.name for loop in loops}):
+            raise ValueError(f"parameter group '{name}' has loops={group['loops']!r}, but there is no loop "
+                             f"'{unknown[0]}' ({', '.join(loop.name for loop in loops)})")
+        resolved[name] = dict(pattern=group['pattern'], loops=tuple(reaching))
+    return resolved
 
 
 @dataclass(frozen=True)
@@ -35,29 +64,30 @@ class FlatLayout:
         names: of the N trainable tensors, in the order of the model.
         shapes: of the same tensors.
         groups: the group of each tensor, N strings.
-        loops: group -> the loops that reach it: ``(1, 2)`` (shared), ``(1,)`` or ``(2,)``.
+        loops: group -> names of the loops that reach it.
+        gradients: names of the loops whose sum is the k-th gradient that surgery sees, K tuples.
     """
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     groups: tuple[str, ...]
-    loops: Mapping[str, tuple[int, ...]] = field(hash=False)
+    loops: Mapping[str, tuple[str, ...]] = field(hash=False)
+    gradients: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def from_params(cls, named_params: Iterable[tuple[str, Tensor]], groups: Mapping[str, Mapping] = DEFAULT_GROUPS):
+    def from_params(cls, named_params: Iterable[tuple[str, Tensor]], groups: Mapping[str, Mapping],
+                    gradients: Sequence[Sequence[str]]) -> 'FlatLayout':
         """Lay out the trainables among ``named_params`` (those with ``requires_grad``) in the order given.
 
         Args:
             named_params: as from ``model.named_parameters()``.
-            groups: group name -> ``dict(pattern=regular expression, loops=(1, 2))``. A tensor belongs to the first
-                group whose pattern is found in its name.
+            groups: group name -> ``dict(pattern=regular expression, loops=names)``, see :func:`groups_of_loops`. A
+                tensor belongs to the first group whose pattern is found in its name.
+            gradients: which loops are summed to one gradient.
 
         Raises:
-            ValueError: when a trainable fits no group, or a group names other loops than 1 and 2.
+            ValueError: a trainable fits no group, or one that no loop reaches.
         """
-        for group, spec in groups.items():
-            if not spec['loops'] or not set(spec['loops']) <= {1, 2}:
-                raise ValueError(f"parameter group '{group}' has loops={spec['loops']!r}; give (1, 2), (1,) or (2,)")
         trainables = [(name, param) for name, param in named_params if param.requires_grad]
         if not trainables:
             raise ValueError('no parameter has requires_grad: there is nothing to train')
@@ -65,6 +95,9 @@ class FlatLayout:
         def group_of(name: str) -> str:
             for group, spec in groups.items():
                 if re.search(spec['pattern'], name):
+                    if not spec['loops']:
+                        raise ValueError(f"no loop reaches '{name}' of parameter group '{group}': freeze it, or name "
+                                         'the group in reaches of a loop')
                     return group
             raise ValueError(f"trainable '{name}' fits no parameter group ({', '.join(groups)}): "
                              'freeze it or add a group with a pattern that is found in its name')
@@ -72,7 +105,8 @@ class FlatLayout:
         return cls(names=tuple(name for name, _ in trainables),
                    shapes=tuple(param.shape for _, param in trainables),
                    groups=tuple(group_of(name) for name, _ in trainables),
-                   loops={group: tuple(sorted(set(spec['loops']))) for group, spec in groups.items()})
+                   loops={group: tuple(spec['loops']) for group, spec in groups.items()},
+                   gradients=tuple(tuple(each) for each in gradients))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -94,9 +128,15 @@ class FlatLayout:
             runs.append((group, slice(start, stop)))
         return tuple(runs)
 
-    def is_shared(self, group: str) -> bool:
-        """Whether both loops reach the tensors of ``group``."""
-        return len(self.loops[group]) == 2
+    @cached_property
+    def reached_by(self) -> dict[str, tuple[int, ...]]:
+        """Group -> the gradients, counted from 0, in which its tensors may differ from zero."""
+        return {group: tuple(number for number, summed in enumerate(self.gradients) if set(summed) & set(loops))
+                for group, loops in self.loops.items()}
+
+    def first_reached(self, loop: str) -> int:
+        """Where the first element that a loop reaches lies in the buffer."""
+        return next(offset for group, offset in zip(self.groups, self.offsets) if loop in self.loops[group])
 
     def new_buffer(self, device: torch.device | str = 'cpu') -> Tensor:
         """A (numel,) fp32 buffer of zeros."""
@@ -114,7 +154,7 @@ class FlatLayout:
                              f'got {flat.dtype} of shape {tuple(flat.shape)}')
 
     @torch.no_grad()
-    def accumulate_(self, buffer: Tensor, grads: Sequence[Tensor | None], scale: float, loop: int) -> None:
+    def accumulate_(self, buffer: Tensor, grads: Sequence[Tensor | None], scale: float, loop: str) -> None:
         """Add ``scale * grads`` of one micro-batch of ``loop`` to ``buffer``.
 
         Args:
@@ -122,7 +162,7 @@ class FlatLayout:
             grads: N gradients of any float type, as ``torch.autograd.grad(loss, params, allow_unused=True)`` returns
                 them; None where the graph does not reach the tensor.
             scale: usually 1 / number of micro-batches.
-            loop: 1 or 2.
+            loop: name of the loop.
 
         Raises:
             RuntimeError: when a tensor that the loop should reach has no gradient (a detached path, or reentrant
@@ -134,14 +174,15 @@ class FlatLayout:
         expected = [loop in self.loops[group] for group in self.groups]
         lost = [name for name, grad, wanted in zip(self.names, grads, expected) if wanted and grad is None]
         if lost:
-            raise RuntimeError(f"loop {loop} gives no gradient to '{lost[0]}' ({len(lost)} of the {sum(expected)} "
-                               'tensors it should train): its path is detached, or gradient checkpointing is '
-                               'reentrant (use use_reentrant=False)')
+            raise RuntimeError(f"{loop_title(loop)} gives no gradient to '{lost[0]}' ({len(lost)} of the "
+                               f'{sum(expected)} tensors it should train): its path is detached, or gradient '
+                               'checkpointing is reentrant (use use_reentrant=False)')
         stray = [i for i, (grad, wanted) in enumerate(zip(grads, expected)) if not wanted and grad is not None]
         if stray:
             name, group = self.names[stray[0]], self.groups[stray[0]]
-            raise RuntimeError(f"loop {loop} gives a gradient to '{name}' ({len(stray)} tensors in all), but group "
-                               f"'{group}' lists loops={self.loops[group]}: add {loop} there, for surgery to cover it")
+            raise RuntimeError(f"{loop_title(loop)} gives a gradient to '{name}' ({len(stray)} tensors in all), but "
+                               f"group '{group}' is reached by {', '.join(self.loops[group])} only: add it to reaches "
+                               'of the loop, for surgery to cover it')
         views = [view for view, wanted in zip(self.split(buffer), expected) if wanted]
         torch._foreach_add_(views, [grad for grad, wanted in zip(grads, expected) if wanted], alpha=scale)
 

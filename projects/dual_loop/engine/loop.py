@@ -1,30 +1,32 @@
-"""The training loop: one iteration is one optimizer step over both loops."""
+"""The training loop: one iteration is one optimizer step over all loops of the model."""
 
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
+from dual_loop.datasets.from_config import loader_key, loop_title
 from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import set_work_dir
+from dual_loop.models.loop import Loop
+from dual_loop.stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from llava_sam2.randomness import seed_for
 
-from ..stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from .config_check import check_config_keys
 from .data_order import build_dataloader, end_workers, endless_batches
-from .flat import DEFAULT_GROUPS, FlatLayout, all_reduce_mean_
+from .flat import PARAMETER_GROUPS, FlatLayout, all_reduce_mean_, groups_of_loops
 from .resume import changed_settings, check_same_run, describe_run, resumed_from
 from .settings_check import check_optimizer_settings
-from .surgery import GradientSurgery, SurgeryStats
+from .stopwatch import Stopwatch
+from .surgery import GradientSurgery
+from .unwrapped import unwrapped
 
 
 class NonFiniteGradients(RuntimeError):
@@ -33,23 +35,24 @@ class NonFiniteGradients(RuntimeError):
 
 @LOOPS.register_module()
 class DualLoopTrainLoop(BaseLoop):
-    """Accumulate the gradients of loop 1 and of loop 2, combine them by surgery, clip, step.
+    """Accumulate the gradient of every loop of the model, combine them by surgery, clip, step.
 
     The losses run on the raw module and their gradients are averaged over ranks here; the combined gradient reaches
-    the optimizer as the gradient of a surrogate loss through the wrapped model (reference/engine.md, section 3).
+    the optimizer as the gradient of a surrogate loss through the wrapped model.
 
     A resumed run continues exactly: what a step reads and draws depends on its number alone. SIGTERM abandons the
     running step, saves the state after the last finished one and ends the process with status 143.
 
     Args:
         runner: the mmengine runner.
-        dataloader: of loop 1.
-        loop2_dataloader: of loop 2.
+        dataloader: of the first loop.
+        loop2_dataloader: of loop 2; short for ``loop_dataloaders=dict(loop2=...)``.
+        loop_dataloaders: of each further loop, by its name.
         max_steps: optimizer steps.
         accumulative_counts: micro-batches of each loop per optimizer step.
         surgery: arguments of :class:`GradientSurgery`.
-        groups: parameter groups and the loops that reach them, see :data:`flat.DEFAULT_GROUPS`.
-        preview_interval: every so many steps, the first and the last included, loop 1 keeps what the pictures need.
+        groups: parameter groups, see :data:`~dual_loop.engine.flat.PARAMETER_GROUPS`.
+        preview_interval: every so many steps, the first and the last included, loops keep what the pictures need.
         val_interval: every so many steps run the validation loop of the config; 0 never does.
         max_skipped_steps: abort after so many steps in a row without a finite gradient.
     """
@@ -58,24 +61,32 @@ class DualLoopTrainLoop(BaseLoop):
         self,
         runner,
         dataloader: DataLoader | dict,
-        loop2_dataloader: DataLoader | dict,
-        max_steps: int,
+        loop2_dataloader: DataLoader | dict | None = None,
+        loop_dataloaders: Mapping[str, DataLoader | dict] | None = None,
+        max_steps: int | None = None,
         accumulative_counts: int = 1,
         surgery: Mapping | None = None,
-        groups: Mapping[str, Mapping] = DEFAULT_GROUPS,
+        groups: Mapping[str, Mapping] = PARAMETER_GROUPS,
         preview_interval: int = 50,
         val_interval: int = 0,
         max_skipped_steps: int = 10,
     ):
         check_config_keys(runner.cfg)
+        if max_steps is None:
+            raise ValueError('train_cfg.max_steps is missing: say how many optimizer steps the run has')
         if max_steps < 1 or accumulative_counts < 1:
             raise ValueError(f'max_steps and accumulative_counts must be at least 1, got {max_steps}, '
                              f'{accumulative_counts}')
         if val_interval and runner.val_loop is None:
             raise ValueError(f'train_cfg.val_interval={val_interval} needs val_dataloader, val_cfg and val_evaluator')
         super().__init__(runner, build_dataloader(runner, dataloader, accumulative_counts))
-        self.dataloaders = {1: self.dataloader, 2: build_dataloader(runner, loop2_dataloader, accumulative_counts)}
-        for loader in self.dataloaders.values():
+        further = dict(loop_dataloaders or {})
+        if loop2_dataloader is not None:
+            further = dict(loop2=loop2_dataloader) | further
+        #: Of the loops after the first, by name.
+        self.further_dataloaders = {name: build_dataloader(runner, loader, accumulative_counts)
+                                    for name, loader in further.items()}
+        for loader in (self.dataloader, *self.further_dataloaders.values()):
             set_work_dir(loader.dataset, runner.work_dir)
             shield_workers(loader)
         check_optimizer_settings(runner)
@@ -118,32 +129,59 @@ class DualLoopTrainLoop(BaseLoop):
             except StopAgreed:
                 print_log(f'asked to stop: the state after step {self._iter} is kept', 'current', logging.WARNING)
             finally:
-                for loader in self.dataloaders.values():
+                for loader in (self.dataloader, *self.further_dataloaders.values()):
                     end_workers(loader)
             self.runner.call_hook('save_now')
         raise SystemExit(EXIT_STATUS)
 
+    @property
+    def loops(self) -> dict[str, Loop]:
+        """The loops of the model by name, in the order of the config."""
+        return self.raw_model.loops
+
+    @property
+    def dataloaders(self) -> dict[str, DataLoader]:
+        """The loader of each loop.
+
+        Raises:
+            ValueError: a loop has none, or a loader no loop.
+        """
+        first, *others = self.loops
+        if missing := [name for name in others if name not in self.further_dataloaders]:
+            raise ValueError(f'{loop_title(missing[0])} has no data: set {loader_key(missing[0])}')
+        if idle := sorted(self.further_dataloaders.keys() - set(others)):
+            raise ValueError(f'{loader_key(idle[0])} is set, but the model has no such loop after the first '
+                             f'({", ".join(self.loops)}): remove it, or add the loop to model.loops')
+        return {first: self.dataloader} | {name: self.further_dataloaders[name] for name in others}
+
     def prepare(self) -> None:
         """Lay out the gradients, and check that a resumed run is the one that was interrupted."""
         runner, model = self.runner, self.raw_model
+        loaders = self.dataloaders
         model.base.seed = runner.seed
         model.base.check_token_rows()
         # DeepSpeed has cast the whole module, and in bf16 positions are off by radians after a few thousand tokens.
         model.base.restore_fp32_buffers()
         self.parameters = list(model.trainables().values())
         self.device = self.parameters[0].device
-        self.layout = FlatLayout.from_params(model.trainables().items(), self.groups)
-        self.gradients = {loop: self.layout.new_buffer(self.device) for loop in self.dataloaders}
-        this_run = describe_run(
-            runner.cfg, runner.seed, self.dataloaders, self.accumulative_counts, model.base.fingerprint)
+        own = [loop.name for loop in self.loops.values() if loop.joins is None]
+        #: Loop -> number of the gradient that its own is added to.
+        self.gradient_of = {loop.name: own.index(loop.joins or loop.name) for loop in self.loops.values()}
+        summed = [[name for name, number in self.gradient_of.items() if number == wanted] for wanted in range(len(own))]
+        self.layout = FlatLayout.from_params(
+            model.trainables().items(), groups_of_loops(self.loops.values(), self.groups), summed)
+        self.surgery.betas(len(summed))
+        self.gradients = [self.layout.new_buffer(self.device) for _ in summed]
+        titled = {loop_title(name): loader for name, loader in loaders.items()}
+        this_run = describe_run(runner.cfg, runner.seed, titled, self.accumulative_counts, model.base.fingerprint)
         if path := resumed_from(runner):
             previous = runner.message_hub.runtime_info.get('run')
             check_same_run(path, previous, this_run)
             if changes := changed_settings(previous, this_run):
                 print_log('\n'.join(['resumed with other settings than before:', *changes]), 'current', logging.WARNING)
         runner.message_hub.update_info('run', this_run)
-        loops = {f'loop {loop}': loader.dataset for loop, loader in self.dataloaders.items()}
-        print_log(f'what an epoch of each loop is made of:\n{source_table(loops)}', 'current')
+        sources = {title: loader.dataset for title, loader in titled.items()}
+        print_log(f'what an epoch of each loop is made of:\n{source_table(sources)}', 'current')
 
     def train(self) -> None:
         """All steps and hooks."""
@@ -165,8 +203,7 @@ class DualLoopTrainLoop(BaseLoop):
 
     @property
     def raw_model(self) -> torch.nn.Module:
-        model = self.runner.model
-        return model.module if is_model_wrapper(model) else model
+        return unwrapped(self.runner.model)
 
     @property
     def wrapped_model(self) -> torch.nn.Module:
@@ -182,39 +219,44 @@ class DualLoopTrainLoop(BaseLoop):
             self.runner.val_loop.run()
             self.runner.message_hub.update_info('validated', self._iter)
 
-    def run_step(self, batches: Mapping[int, Iterator]) -> None:
-        """One optimizer step: both loops, surgery, update, hooks."""
+    def run_step(self, batches: Mapping[str, Iterator]) -> None:
+        """One optimizer step: all loops, surgery, update, hooks."""
         seconds = Stopwatch()
         outputs: dict[str, float] = {}
-        data: dict[int, list] = {}
+        data: dict[str, list] = {}
+        self.preview = None
+        finite_here: dict[str, Sequence[torch.Tensor]] = {}
         try:
             with seconds('data'):
                 for loop, iterator in batches.items():
                     data[loop] = [self.next_batch(iterator) for _ in range(self.accumulative_counts)]
             self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data)
-            for loop in (1, 2):
-                with seconds(f'loop{loop}'):
-                    outputs |= self.loop_gradient(loop, data[loop])
+            for name, loop in self.loops.items():
+                with seconds(name):
+                    outputs |= self.loop_gradient(loop, data[name])
+                    finite_here[name] = self.gradients[self.gradient_of[name]].aminmax()
         except StopRequested:
             pass  # the other ranks learn of it here, where they all come by
         with seconds('wait'):
             self.stop.raise_if_agreed(self.device)
         with seconds('surgery'):
-            finite_here = {loop: buffer.aminmax() for loop, buffer in self.gradients.items()}
-            for buffer in self.gradients.values():
+            for buffer in self.gradients:
                 all_reduce_mean_(buffer)
-            combined, stats = self.surgery.combine(*self.gradients.values(), self.layout, out=self.gradients[1])
+            combined, stats = self.surgery.combine(self.gradients, self.layout, out=self.gradients[0])
         with seconds('optimizer'):
             if stats.finite:
                 self.skipped_in_a_row = 0
                 surrogate = self.wrapped_model(None, self.layout.split(combined), mode='surrogate')
                 self.runner.optim_wrapper.update_params(surrogate)
             else:
-                self.skip(stats, finite_here, data)
+                self.skip(finite_here, data)
         # The EMA follows only steps that really happened.
         self.runner.message_hub.update_info('stepped', stats.finite)
-        seconds.phases['teacher'] = outputs.pop('loop1/seconds_teacher') * self.accumulative_counts
-        seconds.phases['loop1'] -= seconds.phases['teacher']
+        for name in [name for name in outputs if '/seconds_' in name]:
+            loop, _, phase = name.partition('/seconds_')
+            spent = outputs.pop(name) * self.accumulative_counts
+            seconds.phases[phase] = seconds.phases.get(phase, 0.0) + spent
+            seconds.phases[loop] -= spent
         outputs |= stats.scalars()
         outputs |= {f'seconds/{phase}': value for phase, value in seconds.phases.items()}
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data, outputs=outputs)
@@ -224,53 +266,55 @@ class DualLoopTrainLoop(BaseLoop):
         self.stop.poll()
         return next(batches)
 
-    def loop_gradient(self, loop: int, batches: list) -> dict[str, float]:
-        """Accumulate the mean gradient of one loop over its micro-batches in ``self.gradients[loop]``.
+    def loop_gradient(self, loop: Loop, batches: list) -> dict[str, float]:
+        """Add the mean gradient of one loop over its micro-batches to the gradient that it is a part of.
 
         Returns:
             The loop's figures, averaged over the micro-batches, as ``loop1/mask`` and so on.
         """
-        model, buffer = self.raw_model, self.gradients[loop].zero_()
+        model, buffer = self.raw_model, self.gradients[self.gradient_of[loop.name]]
+        if loop.joins is None:
+            buffer.zero_()
+        marked = self.layout.first_reached(loop.name)
         figures: dict[str, list[float]] = {}
-        options: dict = dict(step=self._iter)
-        if loop == 1:
-            self.preview = None
-            show = self.preview_interval and (
-                (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1))
-            options |= dict(preview=bool(show), poll=self.stop.poll)
+        show = self.preview_interval and (
+            (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1))
         for micro, batch in enumerate(batches):
             self.stop.poll()
             # Dropout is the only user of the global generator; keyed so, a resumed run draws the same.
-            torch.manual_seed(seed_for(model.base.seed, 'dropout', self._iter, micro, loop, get_rank()))
+            torch.manual_seed(seed_for(model.base.seed, 'dropout', self._iter, micro, loop.key, get_rank()))
             data = model.data_preprocessor(batch, training=True)['data']
-            output = model(data, options, mode=f'loop{loop}')
+            options = dict(step=self._iter, preview=bool(show) and self.preview is None, poll=self.stop.poll)
+            output = model(data, options, mode=loop.name)
             grads = torch.autograd.grad(output['loss'], self.parameters, allow_unused=True)
-            self.layout.accumulate_(buffer, grads, 1 / len(batches), loop)
+            self.layout.accumulate_(buffer, grads, 1 / len(batches), loop.name)
             output['loss'] = output['loss'].detach()
             # 0, or NaN for a loss that is not finite: its gradient may be finite all the same.
-            buffer[0] += output['loss'] * 0
+            buffer[marked] += output['loss'] * 0
             if preview := output.pop('preview', None):
                 self.preview = dict(preview, data=data)
-                options['preview'] = False
             for name, value in output.items():
-                figures.setdefault(f'loop{loop}/{name}', []).append(float(value))
+                figures.setdefault(f'{loop.name}/{name}', []).append(float(value))
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
-    def skip(self, stats: SurgeryStats, extremes: Mapping[int, tuple], data: Mapping[int, list]) -> None:
+    def skip(self, extremes: Mapping[str, Sequence[torch.Tensor]], data: Mapping[str, list]) -> None:
         """Leave out a step whose gradient is not finite; abort after too many in a row.
 
         Args:
-            stats: of the averaged gradients, the same on all ranks.
-            extremes: smallest and largest element of this rank's own gradient of each loop.
+            extremes: smallest and largest element of this rank's own gradient after each loop.
             data: this rank's batches of each loop.
         """
         self.skipped_in_a_row += 1
-        mine = {loop: [sample for batch in data[loop] for sample in batch['sample_ids']]
-                for loop, ends in extremes.items() if not all(end.isfinite() for end in ends)}
+        mine, spoilt = {}, set()
+        for loop, ends in extremes.items():
+            # A loop that joins a gradient that was spoilt before it is not the guilty one.
+            if not all(end.isfinite() for end in ends) and self.gradient_of[loop] not in spoilt:
+                spoilt.add(self.gradient_of[loop])
+                mine[loop] = list(chain.from_iterable(batch['sample_ids'] for batch in data[loop]))
         for rank, guilty in enumerate(all_gather_object(mine)):
             for loop, samples in guilty.items():
-                print_log(f'step {self._iter + 1} is skipped: loss or gradient of loop {loop} is not finite on rank '
-                          f'{rank}; samples {", ".join(samples)}', 'current', logging.WARNING)
+                print_log(f'step {self._iter + 1} is skipped: loss or gradient of {loop_title(loop)} is not finite on '
+                          f'rank {rank}; samples {", ".join(samples)}', 'current', logging.WARNING)
         if self.skipped_in_a_row >= self.max_skipped_steps:
             raise NonFiniteGradients(f'{self.skipped_in_a_row} steps in a row had no finite gradient; lower the '
                                      'learning rate or look at the samples named above')
@@ -284,18 +328,3 @@ class StopInValidation(Hook):
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.stop.raise_if_agreed(self.device)
-
-
-class Stopwatch:
-    """Seconds per named phase of a step."""
-
-    def __init__(self):
-        self.phases: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started

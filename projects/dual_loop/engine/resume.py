@@ -40,23 +40,28 @@ def resumed_from(runner) -> Path | None:
     return Path(runner._load_from) if runner._load_from else latest_checkpoint(runner.work_dir)
 
 
-def describe_run(cfg: Config, seed: int, dataloaders: dict[int, DataLoader], accumulative_counts: int,
+#: Of what a run draws, trains and signs. It goes up with every change after which a run could not continue exactly.
+RUN_FORMAT = 1
+
+
+def describe_run(cfg: Config, seed: int, dataloaders: dict[str, DataLoader], accumulative_counts: int,
                  weights: str) -> dict[str, Any]:
     """Plain values that say what is trained on what.
 
     Args:
         cfg: the running config.
         seed: of the runner.
-        dataloaders: of loop 1 and 2.
+        dataloaders: title of each loop -> its loader.
         accumulative_counts: micro-batches per step and loop.
         weights: fingerprint of the base weights.
     """
     return dict(
+        format=RUN_FORMAT,
         seed=seed,
         world_size=get_world_size(),
         accumulative_counts=accumulative_counts,
-        batch_size={f'loop {loop}': loader.batch_sampler.batch_size for loop, loader in dataloaders.items()},
-        data={f'loop {loop}': describe_data(loader.dataset) for loop, loader in dataloaders.items()},
+        batch_size={loop: loader.batch_sampler.batch_size for loop, loader in dataloaders.items()},
+        data={loop: describe_data(loader.dataset) for loop, loader in dataloaders.items()},
         weights=weights,
         config=cfg.pretty_text,
         schedule=Config({key: cfg.get(key) for key in ('optim_wrapper', 'param_scheduler')}).pretty_text,
@@ -85,6 +90,11 @@ def check_same_run(checkpoint: Path, previous: dict[str, Any] | None, current: d
     if previous is None:
         raise ValueError(f'{checkpoint} does not say what it was trained on, so it cannot be resumed exactly: it was '
                          'not written by this loop')
+    previous = dict(format=1) | previous  # the first one was not noted
+    if previous['format'] != RUN_FORMAT:
+        raise ValueError(f'{checkpoint} was written by another version of dual-loop (format {previous["format"]}, this '
+                         f'is {RUN_FORMAT}), which draws or trains otherwise, so it cannot be resumed exactly: start a '
+                         'new run from it with load_from=PATH and without --resume')
     for key, value in current.items():
         if key not in ('config', 'schedule') and previous.get(key) != value:
             raise ValueError(f'{checkpoint} cannot be resumed exactly: {key} was {previous.get(key)} and is {value} '

@@ -1,104 +1,24 @@
-"""Gradient surgery: one gradient from the gradients of the two loops.
+"""Gradient surgery: one gradient from the gradients of several loops.
 
-A rule sees no gradient, only the 2 x 2 Gramian [[<g1,g1>, <g1,g2>], [<g1,g2>, <g2,g2>]] of the world-averaged gradients
-over the parameters that both loops reach, and gives two weights: g = w1 * g1 + w2 * g2. Surgery is not linear, so it
-must see averages: per-rank surgery followed by an average would be another algorithm, one that depends on the number
-of ranks. Parameters that one loop alone reaches bypass the rule.
+Surgery is not linear, so it must see world-averaged gradients: per-rank surgery followed by an average would be another
+algorithm, one that depends on the number of ranks. A rule (:mod:`dual_loop.engine.surgery_rules`) gives the weights.
+The loops reach different parameters, so there is one Gramian, and one application of the rule, for each set of
+gradients; parameters that one gradient alone reaches bypass the rule.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, combinations_with_replacement
 
 import torch
 from torch import Tensor
 
 from .flat import FlatLayout
+from .surgery_rules import Rule, build_rule, negligible
 
-Rule = Callable[[Tensor, float], tuple[float, float]]
-SURGERY_RULES: dict[str, Rule] = {}
-
-# A gradient shorter than this share of the other one does not change an fp32 sum of the two; its direction is noise.
-NEGLIGIBLE = torch.finfo(torch.float32).eps
 # Elements per partial dot product: 32 MiB as fp64, so the casts need no second buffer of the gradients' size.
 CHUNK = 1 << 22
-
-
-def surgery_rule(name: str) -> Callable[[Rule], Rule]:
-    """Register ``function(gramian, beta) -> (w1, w2)`` as ``name``; gramian is a (2, 2) fp64 tensor on the CPU."""
-
-    def register(function: Rule) -> Rule:
-        if name in SURGERY_RULES:
-            raise KeyError(f"surgery rule '{name}' is registered twice")
-        SURGERY_RULES[name] = function
-        return function
-
-    return register
-
-
-def _negligible(squared: float, other_squared: float) -> bool:
-    # Relative on purpose: gradients of norm 1e-12 are as good as any, and an absolute bound would switch surgery off.
-    return squared <= NEGLIGIBLE**2 * other_squared
-
-
-@surgery_rule('orthogonal')
-def orthogonal(gramian: Tensor, beta: float) -> tuple[float, float]:
-    """g1 + beta * (g2 - <g1,g2> / <g1,g1> * g1): loop 2 never moves along g1, whether the two agree or not."""
-    (g11, g12), (_, g22) = gramian.tolist()
-    coefficient = 0.0 if _negligible(g11, g22) else g12 / g11
-    return 1.0 - beta * coefficient, beta
-
-
-@surgery_rule('pcgrad')
-def pcgrad(gramian: Tensor, beta: float) -> tuple[float, float]:
-    """PCGrad (Yu et al., 2020, arXiv:2001.06782) of g1 and beta * g2, summed: mutual projection on conflict only.
-
-    With two gradients the projections do not depend on their order, hence the closed form. At beta = 1 it is twice
-    UPGrad (Quinton and Rey, 2024, arXiv:2406.16232), which takes the mean.
-    """
-    (g11, g12), (_, g22) = gramian.tolist()
-    scaled22 = beta**2 * g22
-    if g12 >= 0 or _negligible(g11, scaled22) or _negligible(scaled22, g11):
-        return 1.0, beta
-    return 1.0 - beta * g12 / g11, beta - g12 / g22
-
-
-@surgery_rule('sum')
-def plain_sum(gramian: Tensor, beta: float) -> tuple[float, float]:
-    """g1 + g2, bit for bit: the baseline without surgery. ``beta`` plays no part."""
-    return 1.0, 1.0
-
-
-def _torchjd_rule(name: str) -> Rule:
-    """The weighting ``torchjd.aggregation.<name>`` or ``<name>Weighting``, applied to g1 and beta * g2."""
-    try:
-        from torchjd import aggregation
-    except ImportError as error:
-        raise ImportError(f"surgery rule 'torchjd:{name}' needs TorchJD: pip install torchjd") from error
-    known = [key for key in dir(aggregation) if key.endswith('Weighting') and key != 'Weighting']
-    full_name = name if name in known else f'{name}Weighting'
-    if full_name not in known:
-        raise ValueError(f"TorchJD has no Gramian weighting '{name}'; it has {', '.join(known)}")
-    weighting = getattr(aggregation, full_name)()
-
-    def rule(gramian: Tensor, beta: float) -> tuple[float, float]:
-        scale = torch.tensor([1.0, beta], dtype=torch.float64)
-        scaled = gramian * scale.outer(scale)
-        # TorchJD's own bounds are absolute (a trace below 1e-4 counts as zero), so it is given a Gramian of trace 1.
-        trace = scaled.trace()
-        u1, u2 = weighting(scaled / trace if trace > 0 else scaled).tolist()
-        return u1, beta * u2
-
-    return rule
-
-
-def find_rule(name: str) -> Rule:
-    """The rule ``name`` of ``SURGERY_RULES``, or ``torchjd:NAME`` for a Gramian weighting of TorchJD."""
-    if name.startswith('torchjd:'):
-        return _torchjd_rule(name.removeprefix('torchjd:'))
-    if name not in SURGERY_RULES:
-        raise ValueError(f"unknown surgery rule '{name}'; there are {', '.join(SURGERY_RULES)} and torchjd:NAME")
-    return SURGERY_RULES[name]
 
 
 @dataclass(frozen=True)
@@ -113,122 +33,170 @@ class GradientPair:
     """<g1,g2> / <g1,g1>, what ``orthogonal`` takes off; 0 when g1 is negligible."""
 
     @classmethod
-    def from_gramian(cls, gramian: Tensor) -> 'GradientPair':
-        (g11, g12), (_, g22) = gramian.tolist()
+    def from_gramian(cls, gramian: Tensor, first: int = 0, second: int = 1) -> 'GradientPair':
+        """Of two gradients, by their numbers, of an (N, N) Gramian."""
+        g11, g12, g22 = (gramian[place].item() for place in ((first, first), (first, second), (second, second)))
         norm1, norm2 = math.sqrt(g11), math.sqrt(g22)
         cosine = max(-1.0, min(1.0, g12 / norm1 / norm2)) if norm1 > 0 and norm2 > 0 else 0.0
-        return cls(norm1, norm2, cosine, 0.0 if _negligible(g11, g22) else g12 / g11)
+        return cls(norm1, norm2, cosine, 0.0 if negligible(g11, g22) else g12 / g11)
 
 
 @dataclass(frozen=True)
 class SurgeryStats:
-    """What one surgery saw and did.
+    """What one surgery saw and did. Gradients are counted from 0 here, and from 1 in the log.
 
     Attributes:
-        finite1, finite2: whether every element of g1, g2 is finite. When one is not, nothing else is filled in.
-        shared: norms, cosine and coefficient over the parameters that both loops reach.
-        groups: the same for each parameter group, the unshared ones included.
-        weights: (w1, w2) of the shared parameters.
+        finite_each: whether every element of each gradient is finite. When one is not, nothing else is filled in.
+        gramian: (N, N) fp64, each product over the parameters that both gradients share.
+        groups: (N, N) of each parameter group.
+        weights: set of gradients -> the weights of the parameters that just these reach.
         grad_norm: of the combined gradient over all trainables, before clipping.
         clipped_norm: the same after clipping.
     """
 
-    finite1: bool
-    finite2: bool
-    shared: GradientPair | None = None
-    groups: dict[str, GradientPair] = field(default_factory=dict)
-    weights: tuple[float, float] | None = None
+    finite_each: tuple[bool, ...]
+    gramian: Tensor | None = None
+    groups: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[tuple[int, ...], tuple[float, ...]] = field(default_factory=dict)
     grad_norm: float = math.nan
     clipped_norm: float = math.nan
 
     @property
     def finite(self) -> bool:
-        """Whether both gradients are finite, so that the step may be taken."""
-        return self.finite1 and self.finite2
+        """Whether all gradients are finite, so that the step may be taken."""
+        return all(self.finite_each)
+
+    def pair(self, first: int = 0, second: int = 1) -> GradientPair:
+        """How two gradients lie to each other over the parameters that both reach."""
+        return GradientPair.from_gramian(self.gramian, first, second)
 
     def scalars(self) -> dict[str, float]:
-        """Flat names for the log: ``grad_norm1``, ``cosine``, ``w1``, ``cosine/lora`` ...; empty if not finite."""
+        """Flat names for the log: ``grad_norm1``, ``cosine``, ``w1``, ``cosine/lora`` ...; empty if not finite.
+
+        ``cosine`` and ``coefficient`` are of the first two gradients; of others the names have both numbers, as in
+        ``cosine13``. Weights are those of the largest set of gradients, and others have the set in their names.
+        """
         if not self.finite:
             return {}
-        flat = dict(grad_norm1=self.shared.norm1, grad_norm2=self.shared.norm2, cosine=self.shared.cosine,
-                    coefficient=self.shared.coefficient, w1=self.weights[0], w2=self.weights[1],
-                    grad_norm=self.grad_norm, grad_norm_clipped=self.clipped_norm)
-        for group, pair in self.groups.items():
-            flat |= {f'grad_norm1/{group}': pair.norm1, f'grad_norm2/{group}': pair.norm2,
-                     f'cosine/{group}': pair.cosine, f'coefficient/{group}': pair.coefficient}
+        flat = _figures(self.gramian)
+        sets = sorted((each for each in self.weights if len(each) > 1), key=len, reverse=True)
+        for members in sets:
+            suffix = '' if members == sets[0] else '/' + '+'.join(str(number + 1) for number in members)
+            flat |= {f'w{number + 1}{suffix}': weight for number, weight in zip(members, self.weights[members])}
+        flat |= dict(grad_norm=self.grad_norm, grad_norm_clipped=self.clipped_norm)
+        for group, gramian in self.groups.items():
+            flat |= {f'{name}/{group}': value for name, value in _figures(gramian).items()}
         return flat
 
 
+def _figures(gramian: Tensor) -> dict[str, float]:
+    figures = {f'grad_norm{number + 1}': math.sqrt(gramian[number, number].item()) for number in range(len(gramian))}
+    for first, second in combinations(range(len(gramian)), 2):
+        pair = GradientPair.from_gramian(gramian, first, second)
+        suffix = '' if (first, second) == (0, 1) else f'{first + 1}{second + 1}'
+        figures |= {f'cosine{suffix}': pair.cosine, f'coefficient{suffix}': pair.coefficient}
+    return figures
+
+
 class GradientSurgery:
-    """Combine the flat gradients of the two loops by a rule and clip the result.
+    """Combine the flat gradients of the loops by a rule and clip the result.
 
     Args:
-        rule: ``orthogonal``, ``pcgrad``, ``sum`` or ``torchjd:NAME``.
-        beta: weight of loop 2, also for the parameters that only loop 2 reaches; ``sum`` ignores it.
+        rule: ``orthogonal``, ``pcgrad``, ``sum``, ``torchjd:NAME`` or one of your own, see
+            :func:`~dual_loop.engine.surgery_rules.build_rule`.
+        beta: weight of each gradient after the first, or one number for each of them in the order of the config; also
+            for the parameters that only such a gradient reaches. ``sum`` ignores it.
         max_grad_norm: bound on the norm of the combined gradient over all trainables; None switches clipping off.
     """
 
-    def __init__(self, rule: str = 'orthogonal', beta: float = 0.5, max_grad_norm: float | None = 1.0):
-        if not 0 <= beta < math.inf:
-            raise ValueError(f'surgery beta must be a finite number >= 0, got {beta}')
+    def __init__(self, rule: str | dict | Rule = 'orthogonal', beta: float | Sequence[float] = 0.5,
+                 max_grad_norm: float | None = 1.0):
+        for each in beta if isinstance(beta, Sequence) else [beta]:
+            if not 0 <= each < math.inf:
+                raise ValueError(f'surgery beta must be a finite number >= 0, got {each}')
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f'max_grad_norm must be positive, or None for no clipping, got {max_grad_norm}')
-        self.rule_name = rule
-        self.rule = find_rule(rule)
-        self.beta = 1.0 if rule == 'sum' else float(beta)
+        self.rule = build_rule(rule)
+        self.beta = 1.0 if rule == 'sum' else beta
         self.max_grad_norm = max_grad_norm
 
+    def betas(self, count: int) -> tuple[float, ...]:
+        """The weight of each of ``count`` gradients; that of the first is 1."""
+        if not isinstance(self.beta, Sequence):
+            return (1.0, ) + (float(self.beta), ) * (count - 1)
+        if len(self.beta) != count - 1:
+            raise ValueError(f'train_cfg.surgery.beta={list(self.beta)} has {len(self.beta)} numbers for {count - 1} '
+                             'gradients after the first')
+        return (1.0, *map(float, self.beta))
+
     @torch.no_grad()
-    def combine(self, g1: Tensor, g2: Tensor, layout: FlatLayout,
+    def combine(self, gradients: Sequence[Tensor], layout: FlatLayout,
                 out: Tensor | None = None) -> tuple[Tensor | None, SurgeryStats]:
-        """One clipped gradient from two.
+        """One clipped gradient from N.
 
         Args:
-            g1, g2: (layout.numel,) fp32, accumulated and averaged over ranks, so that every rank does the same here.
+            gradients: (layout.numel,) fp32 each, accumulated and averaged over ranks, so that every rank does the same
+                here.
             layout: what lies where in them.
-            out: buffer for the result; ``g1`` itself may be given, to save memory. Defaults to a new one.
+            out: buffer for the result; the first gradient may be given, to save memory. Defaults to a new one.
 
         Returns:
             The (layout.numel,) combined gradient, or None when a gradient is not finite (``out`` is then untouched and
             the step must be skipped), and the statistics.
         """
-        layout.check(g1)
-        layout.check(g2)
-        if out is g2:
-            raise ValueError('out may be g1, but not g2: g2 is still read after out is written')
-        gramians = _gramians(g1, g2, layout)
-        total = torch.stack(list(gramians.values())).sum(0)
+        for gradient in gradients:
+            layout.check(gradient)
+        if any(out is gradient for gradient in gradients[1:]):
+            raise ValueError('out may be the first gradient, but no other: those are still read after out is written')
+        betas = self.betas(len(gradients))
+        groups = _gramians(gradients, layout)
         # Squares of fp32 numbers cannot overflow in fp64: their sum is finite exactly when every element is.
-        finite1, finite2 = total[0, 0].isfinite().item(), total[1, 1].isfinite().item()
-        if not (finite1 and finite2):
-            return None, SurgeryStats(finite1, finite2)
+        total = torch.stack(list(groups.values())).sum(0)
+        finite = tuple(total.diagonal().isfinite().tolist())
+        if not all(finite):
+            return None, SurgeryStats(finite)
+        reached = layout.reached_by
+        of_sets = {members: sum(groups[group] for group in groups if reached[group] == members)
+                   for members in dict.fromkeys(reached.values()) if members}
+        weights = {members: self._weights(gramian, members, betas) for members, gramian in of_sets.items()}
+        shared = sum((gramian for members, gramian in of_sets.items() if len(members) > 1), torch.zeros_like(total))
 
-        shared = torch.zeros(2, 2, dtype=torch.float64)
-        for group, gramian in gramians.items():
-            shared += gramian if layout.is_shared(group) else 0
-        weights = self.rule(shared, self.beta)
-
-        out = torch.empty_like(g1) if out is None else out
+        out = torch.empty_like(gradients[0]) if out is None else out
         for group, run in layout.runs:
-            w1, w2 = weights if layout.is_shared(group) else (1.0, self.beta)
-            torch.mul(g1[run], w1, out=out[run]).add_(g2[run], alpha=w2)
+            members = reached[group]
+            for place, (number, weight) in enumerate(zip(members, weights[members])):
+                if place == 0:
+                    torch.mul(gradients[number][run], weight, out=out[run])
+                else:
+                    out[run].add_(gradients[number][run], alpha=weight)
         grad_norm = clipped_norm = torch.linalg.vector_norm(out, dtype=torch.float64).item()
         if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
             out.mul_(self.max_grad_norm / grad_norm)
             clipped_norm = float(self.max_grad_norm)
-        return out, SurgeryStats(
-            finite1, finite2, shared=GradientPair.from_gramian(shared),
-            groups={group: GradientPair.from_gramian(gramian) for group, gramian in gramians.items()},
-            weights=weights, grad_norm=grad_norm, clipped_norm=clipped_norm)
+        return out, SurgeryStats(finite, shared, groups, weights, grad_norm, clipped_norm)
+
+    def _weights(self, gramian: Tensor, members: tuple[int, ...], betas: Sequence[float]) -> tuple[float, ...]:
+        """Weights of the gradients ``members`` over the parameters that just these reach."""
+        if len(members) == 1:
+            return (betas[members[0]], )
+        part = gramian[list(members)][:, list(members)]
+        return tuple(map(float, self.rule(part, [betas[number] for number in members])))
 
 
-def _gramians(g1: Tensor, g2: Tensor, layout: FlatLayout) -> dict[str, Tensor]:
-    """Group -> its (2, 2) fp64 Gramian on the CPU, with a single transfer from the device."""
-    sums = {group: g1.new_zeros(3, dtype=torch.float64) for group in layout.groups}
+def _gramians(gradients: Sequence[Tensor], layout: FlatLayout) -> Mapping[str, Tensor]:
+    """Group -> its (N, N) fp64 Gramian on the CPU, with a single transfer from the device."""
+    count = len(gradients)
+    pairs = list(combinations_with_replacement(range(count), 2))
+    nothing = gradients[0].new_zeros((), dtype=torch.float64)
+    sums = {group: nothing.expand(len(pairs)).clone() for group in layout.groups}
     for group, run in layout.runs:
-        for a, b in zip(g1[run].split(CHUNK), g2[run].split(CHUNK)):
+        members = layout.reached_by[group]
+        for pieces in zip(*(gradients[number][run].split(CHUNK) for number in members)):
             # In fp64 the products are exact and neither overflow nor vanish, also for gradients of norm 1e-30.
-            a, b = a.double(), b.double()
-            sums[group] += torch.stack((a @ a, a @ b, b @ b))
-    triples = torch.stack(list(sums.values())).cpu()
-    return {group: triple[[0, 1, 1, 2]].view(2, 2) for group, triple in zip(sums, triples)}
+            parts = dict(zip(members, (piece.double() for piece in pieces)))
+            sums[group] += torch.stack(
+                [parts[i] @ parts[j] if i in parts and j in parts else nothing for i, j in pairs])
+    products = torch.stack(list(sums.values())).cpu()
+    place = {pair: number for number, pair in enumerate(pairs)}
+    places = [place[min(i, j), max(i, j)] for i in range(count) for j in range(count)]
+    return {group: row[places].view(count, count) for group, row in zip(sums, products)}

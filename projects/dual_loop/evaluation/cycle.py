@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from dual_loop.datasets import GroundedDataset
-from dual_loop.models.captions import caption_figures
+from dual_loop.models.caption_figures import caption_figures
 from llava_sam2.portable import prompts
 from llava_sam2.portable.vocabulary import Vocabulary
 

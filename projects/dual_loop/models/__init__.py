@@ -1,5 +1,12 @@
-"""The two loops: the model, the caption bridge and the teacher."""
+"""The loops and what they need: the model, the caption bridge and the teacher."""
 
+from .bridge import BridgeOutput, CaptionBridge
+from .caption_loop import CaptionLoop
 from .dual_loop_model import DualLoopModel
+from .loop import Loop, Passage
+from .mask_loop import MaskLoop
+from .supervised_loop import SupervisedLoop
+from .teacher import Teacher
 
-__all__ = ['DualLoopModel']
+__all__ = ['BridgeOutput', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'Loop', 'MaskLoop', 'Passage',
+           'SupervisedLoop', 'Teacher']

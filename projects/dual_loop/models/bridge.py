@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from mmengine.registry import MODELS
 
 from llava_sam2.portable.vocabulary import Vocabulary
 
@@ -55,6 +56,7 @@ class BridgeOutput:
     agreement: float
 
 
+@MODELS.register_module()
 class CaptionBridge:
     """Straight-through Gumbel-softmax over the k best tokens of each caption position.
 

@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from mmengine.registry import MODELS
 from torch import nn
 
 from llava_sam2.model import Images, VideoLLaVASAMModel
 from llava_sam2.portable.generation import Decoded, greedy_decode
-from llava_sam2.portable.rows import caption_row
 
 _CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
 
 
+@MODELS.register_module()
 class Teacher:
     """Describes masked regions with averaged weights.
 
@@ -33,7 +34,7 @@ class Teacher:
 
     def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
         """Write the working copy from averages that hold at least the caption path."""
-        for name, value in self.values.items():
+        for name in self.values:
             parameter = self.parameters[name]
             # The model may have moved to another device since the copy was made.
             self.values[name] = averages[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
@@ -67,10 +68,7 @@ class Teacher:
             Per row, at least one token: a caption may not begin with the terminator.
         """
         student, vocabulary = self.student, self.student.vocabulary
-        rows = [
-            caption_row(vocabulary, student.config.num_image_tokens, image, region.cpu(), [])
-            for image, region in zip(image_of_row, regions)
-        ]
+        rows = [student.text_rows.description(image, region, []) for image, region in zip(image_of_row, regions)]
         with self.active(), student.precision():
             return greedy_decode(
                 student.network,

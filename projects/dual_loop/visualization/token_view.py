@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from dual_loop.models import DualLoopModel
+from dual_loop.models.dual_loop_model import build_loops
+from dual_loop.models.loop import Passage
+from dual_loop.models.supervised_loop import supervised_passages
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.portable import prompts
 from llava_sam2.portable.configuration import Sa2VAConfig
-from llava_sam2.portable.rows import caption_row, segmentation_row
 from llava_sam2.portable.sequences import IGNORE, Row
 from llava_sam2.portable.vocabulary import Vocabulary
+from llava_sam2.text_rows import TextRows
 from llava_sam2.tokenizer import build_tokenizer
 from llava_sam2.weights.sources import config_of_source, resolved
 
@@ -66,8 +66,6 @@ class TokenView:
 class SequenceBuilder:
     """Builds the sequences of samples as the models do, without a network.
 
-    Rows, templates and the text of the slot come from the models' own functions; what these need of a model is here.
-
     Args:
         model: ``model`` of a config: a :class:`DualLoopModel` or a :class:`VideoLLaVASAMModel`.
         step: keys the drawn question and answer.
@@ -77,37 +75,23 @@ class SequenceBuilder:
         ValueError: the model has no tokenizer.
     """
 
-    draw_templates = VideoLLaVASAMModel.draw_templates
-    generator_cpu = VideoLLaVASAMModel.generator_cpu
-    _slot_row = DualLoopModel._slot_row
-    _slot_text = DualLoopModel._slot_text
-
     def __init__(self, model: Mapping[str, Any], step: int = 0):
-        loops = _with_defaults(model, DualLoopModel)
         base = _with_defaults(model.get('base', model), VideoLLaVASAMModel)
         if base['tokenizer'] is inspect.Parameter.empty:
             raise ValueError('the config has no model.base.tokenizer (or model.tokenizer); browse one that trains')
         tokenizer = build_tokenizer(base['tokenizer'])
         self.vocabulary = Vocabulary(tokenizer, len(tokenizer))
         self.config = _network_config(base['network'] or {}, base['pretrained'])
-        self.seed = base['seed']
-        self.single_template_steps = base['single_template_steps']
-        self.max_caption_len = loops['max_caption_len']
-        self.bridge = loops['bridge']
-        self.answer_weight = loops['answer_weight']
-        self.denoise_weight = loops['denoise_weight']
+        self.rows = TextRows(self.vocabulary, self.config, base['seed'], base['single_template_steps'])
+        #: Title of each loop -> the loop; of a plain base model none.
+        self.loops = {loop.title: loop for loop in build_loops(model).values()} if 'base' in model else {}
         self.step = step
-
-    @property
-    def base(self) -> 'SequenceBuilder':
-        """Where the loops' functions look for the base model."""
-        return self
 
     def views(self, loader: str, data: Mapping[str, Any], row: int) -> list[TokenView]:
         """All sequences of one row.
 
         Args:
-            loader: ``loop 1``, ``loop 2``, ``training`` (plain supervised training) or ``held out``.
+            loader: title of a loop, ``training`` (plain supervised training) or ``held out``.
             data: a collated batch.
             row: of the batch.
 
@@ -115,70 +99,25 @@ class SequenceBuilder:
             ValueError: the sample does not fit the model, or lacks the caption that this loader's samples need.
         """
         self._check_sizes(data, row)
-        caption = data['captions'][row]
-        if loader == 'loop 1':
-            return self._human(data, row) if caption is not None else self._pseudo(data, row)
-        if caption is None:
+        loop = self.loops.get(loader)
+        if data['captions'][row] is None and (loop is None or loop.needs_captions):
             raise ValueError(f'{data["sample_ids"][row]} of {data["sources"][row]} has no caption, which {loader} '
                              'cannot do without: give this loader data sets with captions')
-        if loader == 'loop 2':
-            return self._loop2(data, row)
-        return self._supervised(data, row) if loader == 'training' else self._held_out(data, row)
-
-    def _human(self, data: Mapping, row: int) -> list[TokenView]:
-        return [self._view('Human sentence: find mask 2 in image 2',
-                           self._slot_row(data, self.step, row, data['captions'][row], None),
-                           learned=self.answer_weight > 0)]
-
-    def _pseudo(self, data: Mapping, row: int) -> list[TokenView]:
-        described = self._caption_row(data, row, 'image1', [self.vocabulary.pad_id])
-        slotted = self._slot_row(data, self.step, row, '', torch.zeros(1, 1))
-        length = len(described.input_ids)
-        if self.bridge == 'discrete':
-            note, writer = 'Written by the teacher during training.', "teacher's caption"
+        if loop is not None:
+            passages = loop.passages(self.rows, data, row, self.step)
+        elif loader == 'training':
+            passages = supervised_passages(self.rows, data, row, self.step)
         else:
-            note = 'Written by the teacher during training; the student reads it with some tokens replaced'
-            note += f' and learns to restore these (weight {self.denoise_weight:g}).' if self.denoise_weight else '.'
-            writer = "student's caption, as embeddings"
-        return [
-            self._view('First pass: describe mask 1 in image 1', described, note, range(length - 1, length),
-                       f"teacher's caption, at most {self.max_caption_len} tokens"),
-            self._view('Second pass: find mask 2 in image 2', slotted, '', range(slotted.slot, slotted.slot + 1),
-                       writer, learned=self.answer_weight > 0),
-        ]
+            sequence = self.rows.monitored(int(data['image2'][row]), data['captions'][row])
+            passages = [Passage('Find the mask', sequence, 'The answer is given; nothing is learned here.',
+                                learned=False)]
+        return [self._view(passage) for passage in passages]
 
-    def _loop2(self, data: Mapping, row: int) -> list[TokenView]:
-        caption = data['captions'][row]
-        return [
-            self._view("Step A: find mask'", self._slot_row(data, self.step, row, caption, None),
-                       learned=self.answer_weight > 0),
-            self._view("Step B: describe mask'", self._caption_row(data, row, 'image2', caption),
-                       "Region tokens of the data set's own mask; in training those of mask' from step A."),
-        ]
-
-    def _supervised(self, data: Mapping, row: int) -> list[TokenView]:
-        views = [self._view('Find the mask', self._phrase_row(
-            data, row, *self.draw_templates(self.step, data['sample_ids'][row])))]
-        if data['describes'][row]:
-            views.append(self._view('Describe the mask', self._caption_row(data, row, 'image1', data['captions'][row])))
-        return views
-
-    def _held_out(self, data: Mapping, row: int) -> list[TokenView]:
-        sequence = self._phrase_row(data, row, prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
-        return [self._view('Find the mask', sequence, 'The answer is given; nothing is learned here.', learned=False)]
-
-    def _phrase_row(self, data: Mapping, row: int, question: str, answer: str) -> Row:
-        return segmentation_row(self.vocabulary, self.config.num_image_tokens, int(data['image2'][row]),
-                                prompts.phrase(data['captions'][row]), question, answer)
-
-    def _caption_row(self, data: Mapping, row: int, image: str, target: Sequence[int] | str) -> Row:
-        return caption_row(self.vocabulary, self.config.num_image_tokens, int(data[image][row]),
-                           data['prompt_masks'][row], target)
-
-    def _view(self, title: str, row: Row, note: str = '', slot: range = range(0), slot_text: str = '',
-              learned: bool = True) -> TokenView:
-        labels = row.labels if learned else [IGNORE] * len(row.labels)
-        return TokenView(title, note, row, list(token_chips(self.vocabulary, row.input_ids, labels, slot, slot_text)))
+    def _view(self, passage: Passage) -> TokenView:
+        row = passage.row
+        labels = row.labels if passage.learned else [IGNORE] * len(row.labels)
+        chips = token_chips(self.vocabulary, row.input_ids, labels, passage.slot, passage.slot_text)
+        return TokenView(passage.title, passage.note, row, list(chips))
 
     def _check_sizes(self, data: Mapping, row: int) -> None:
         config = self.config

@@ -40,7 +40,7 @@ def test_nested_and_wrapped_data_sets_are_taken_apart():
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(ValueError, match='no data sets: none of train_dataloader, train_cfg.loop2_dataloader, val_'):
+    with pytest.raises(ValueError, match='no data sets: none of train_dataloader, train_cfg.loop2_dataloader, train'):
         dataset_settings(Config(dict(model=dict())))
     with pytest.raises(ValueError, match='train_cfg.loop2_dataloader of the config has no dataset'):
         dataset_settings(Config(dict(train_cfg=dict(loop2_dataloader=dict(batch_size=2)))))

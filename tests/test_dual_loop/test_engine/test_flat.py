@@ -8,11 +8,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from dual_loop.engine.flat import FlatLayout, all_reduce_mean_
+from dual_loop.engine.flat import FlatLayout, all_reduce_mean_, groups_of_loops
 from dual_loop.engine.surgery import GradientSurgery
+from dual_loop.models import CaptionLoop, MaskLoop, SupervisedLoop
 
-GROUPS = dict(trunk=dict(pattern='trunk', loops=(1, 2)), mask=dict(pattern='mask', loops=(1, )),
-              text=dict(pattern='text', loops=[2]))
+GROUPS = dict(trunk=dict(pattern='trunk', loops=('loop1', 'loop2')), mask=dict(pattern='mask', loops=('loop1', )),
+              text=dict(pattern='text', loops=['loop2']))
+TWO = [['loop1'], ['loop2']]
 
 
 class TwoHeads(nn.Module):
@@ -27,9 +29,9 @@ class TwoHeads(nn.Module):
         self.trunk_tail = nn.Parameter(torch.randn(4))
         self.text = nn.Linear(4, 2)
 
-    def loss(self, x: torch.Tensor, loop: int) -> torch.Tensor:
+    def loss(self, x: torch.Tensor, loop: str) -> torch.Tensor:
         hidden = self.frozen(torch.tanh(self.trunk(x))) * self.trunk_tail
-        return (self.mask if loop == 1 else self.text)(hidden).square().mean()
+        return (self.mask if loop == 'loop1' else self.text)(hidden).square().mean()
 
 
 def trainables(model: nn.Module) -> list[nn.Parameter]:
@@ -38,7 +40,7 @@ def trainables(model: nn.Module) -> list[nn.Parameter]:
 
 def local_gradients(model: TwoHeads, layout: FlatLayout, micro_batches) -> list[torch.Tensor]:
     buffers = []
-    for loop in (1, 2):
+    for loop in ('loop1', 'loop2'):
         buffer = layout.new_buffer()
         for x in micro_batches:
             grads = torch.autograd.grad(model.loss(x, loop), trainables(model), allow_unused=True)
@@ -48,18 +50,18 @@ def local_gradients(model: TwoHeads, layout: FlatLayout, micro_batches) -> list[
 
 
 def test_layout_skips_frozen_tensors_and_joins_neighbours():
-    layout = FlatLayout.from_params(TwoHeads().named_parameters(), GROUPS)
+    layout = FlatLayout.from_params(TwoHeads().named_parameters(), GROUPS, TWO)
     # Direct parameters come first in named_parameters().
     assert layout.names == ('trunk_tail', 'trunk.weight', 'trunk.bias', 'mask.weight', 'mask.bias', 'text.weight',
                             'text.bias')
     assert layout.groups == ('trunk', ) * 3 + ('mask', ) * 2 + ('text', ) * 2
     assert layout.runs == (('trunk', slice(0, 20)), ('mask', slice(20, 30)), ('text', slice(30, 40)))
-    assert [layout.is_shared(group) for group in GROUPS] == [True, False, False]
+    assert [layout.reached_by[group] for group in GROUPS] == [(0, 1), (0, ), (1, )]
     assert layout.numel == 40
 
 
 def test_split_gives_views_of_the_right_shapes():
-    layout = FlatLayout.from_params(TwoHeads().named_parameters(), GROUPS)
+    layout = FlatLayout.from_params(TwoHeads().named_parameters(), GROUPS, TWO)
     buffer = torch.arange(40.0)
     parts = dict(zip(layout.names, layout.split(buffer)))
     assert parts['trunk.weight'].tolist() == [[4, 5, 6], [7, 8, 9], [10, 11, 12], [13, 14, 15]]
@@ -72,10 +74,10 @@ def test_split_gives_views_of_the_right_shapes():
 
 def test_accumulation_over_micro_batches_equals_backward_on_the_mean_loss():
     model = TwoHeads()
-    layout = FlatLayout.from_params(model.named_parameters(), GROUPS)
+    layout = FlatLayout.from_params(model.named_parameters(), GROUPS, TWO)
     micro_batches = torch.randn(3, 5, 3)
     buffers = local_gradients(model, layout, micro_batches)
-    for loop, buffer in zip((1, 2), buffers):
+    for loop, buffer in zip(('loop1', 'loop2'), buffers):
         model.zero_grad()
         model.loss(micro_batches.flatten(0, 1), loop).backward()
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainables(model)]
@@ -85,23 +87,23 @@ def test_accumulation_over_micro_batches_equals_backward_on_the_mean_loss():
 
 def test_bf16_gradients_are_summed_in_fp32():
     param = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
-    layout = FlatLayout.from_params([('trunk', param)], GROUPS)
+    layout = FlatLayout.from_params([('trunk', param)], GROUPS, TWO)
     buffer = layout.new_buffer()
     for _ in range(3):
-        layout.accumulate_(buffer, [torch.full((1, ), 1 + 2**-7, dtype=torch.bfloat16)], 1.0, loop=1)
+        layout.accumulate_(buffer, [torch.full((1, ), 1 + 2**-7, dtype=torch.bfloat16)], 1.0, loop='loop1')
     assert buffer.item() == 3 + 3 * 2**-7  # 3.0234375 has no bf16 representation
 
 
 def test_a_lost_or_stray_gradient_names_its_tensor():
     model = TwoHeads()
-    layout = FlatLayout.from_params(model.named_parameters(), GROUPS)
+    layout = FlatLayout.from_params(model.named_parameters(), GROUPS, TWO)
     grads = [torch.ones(shape) for shape in layout.shapes]
     with pytest.raises(RuntimeError, match=r"no gradient to 'trunk.bias' \(1 of the 5 .*use_reentrant=False"):
-        layout.accumulate_(layout.new_buffer(), grads[:2] + [None] + grads[3:5] + [None] * 2, 1.0, loop=1)
-    with pytest.raises(RuntimeError, match=r"loop 2 gives a gradient to 'mask.weight' \(2 .*loops=\(1,\): add 2"):
-        layout.accumulate_(layout.new_buffer(), grads, 1.0, loop=2)
+        layout.accumulate_(layout.new_buffer(), grads[:2] + [None] + grads[3:5] + [None] * 2, 1.0, loop='loop1')
+    with pytest.raises(RuntimeError, match=r"loop 2 gives a gradient to 'mask.weight' \(2 .*reached by loop1 only"):
+        layout.accumulate_(layout.new_buffer(), grads, 1.0, loop='loop2')
     with pytest.raises(ValueError, match='got 2 gradients for 7'):
-        layout.accumulate_(layout.new_buffer(), grads[:2], 1.0, loop=1)
+        layout.accumulate_(layout.new_buffer(), grads[:2], 1.0, loop='loop1')
 
 
 def test_default_groups_know_the_parts_of_the_network():
@@ -114,18 +116,27 @@ def test_default_groups_know_the_parts_of_the_network():
         'network.grounding_encoder.mask_decoder.conv_s0.weight': ('decoder', False),
         'network.grounding_encoder.vision_encoder.backbone.pos_embed': ('image_encoder', False),
     }
-    layout = FlatLayout.from_params([(name, torch.zeros(1, requires_grad=True)) for name in expected])
-    assert [(group, layout.is_shared(group)) for group in layout.groups] == list(expected.values())
+    layout = FlatLayout.from_params([(name, torch.zeros(1, requires_grad=True)) for name in expected],
+                                    groups_of_loops([MaskLoop(), CaptionLoop()]), TWO)
+    shared = [(group, layout.reached_by[group] == (0, 1)) for group in layout.groups]
+    assert shared == list(expected.values())
+    assert {layout.reached_by[group] for group, is_shared in shared if not is_shared} == {(0, )}
 
 
 def test_an_error_in_the_groups_is_said_in_words():
     model = TwoHeads()
     with pytest.raises(ValueError, match="'text.weight' fits no parameter group"):
-        FlatLayout.from_params(model.named_parameters(), {k: v for k, v in GROUPS.items() if k != 'text'})
-    with pytest.raises(ValueError, match=r"'trunk' has loops=\(3,\)"):
-        FlatLayout.from_params(model.named_parameters(), GROUPS | dict(trunk=dict(pattern='trunk', loops=(3, ))))
+        FlatLayout.from_params(model.named_parameters(), {k: v for k, v in GROUPS.items() if k != 'text'}, TWO)
+    with pytest.raises(ValueError, match=r"'trunk' has loops=\(3,\), but there is no loop 'loop3' \(loop1, loop2\)"):
+        groups_of_loops([MaskLoop(), CaptionLoop()], GROUPS | dict(trunk=dict(pattern='trunk', loops=(3, ))))
+    with pytest.raises(ValueError, match="no loop reaches 'text.weight' of parameter group 'text'"):
+        FlatLayout.from_params(model.named_parameters(), GROUPS | dict(text=dict(pattern='text', loops=())), TWO)
+    stray = MaskLoop()
+    stray.reaches = ('lora', 'decoders')
+    with pytest.raises(ValueError, match="'loop1' reaches the parameter group 'decoders', which there is not"):
+        groups_of_loops([stray])
     with pytest.raises(ValueError, match='nothing to train'):
-        FlatLayout.from_params(model.requires_grad_(False).named_parameters(), GROUPS)
+        FlatLayout.from_params(model.requires_grad_(False).named_parameters(), GROUPS, TWO)
 
 
 def test_without_a_process_group_the_mean_is_the_buffer():
@@ -136,9 +147,9 @@ def test_without_a_process_group_the_mean_is_the_buffer():
 def _rank(rank: int, port: int, folder: str, batches: torch.Tensor):
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     model = TwoHeads()
-    layout = FlatLayout.from_params(model.named_parameters(), GROUPS)
+    layout = FlatLayout.from_params(model.named_parameters(), GROUPS, TWO)
     g1, g2 = (all_reduce_mean_(buffer) for buffer in local_gradients(model, layout, batches[rank]))
-    combined, stats = GradientSurgery(max_grad_norm=0.01).combine(g1, g2, layout)
+    combined, stats = GradientSurgery(max_grad_norm=0.01).combine([g1, g2], layout)
     torch.save((combined, stats.scalars()), f'{folder}/{rank}.pt')
     dist.destroy_process_group()
 
@@ -152,9 +163,9 @@ def test_two_ranks_equal_one_process_on_all_rows(tmp_path):
     results = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in (0, 1)]
 
     model = TwoHeads()
-    layout = FlatLayout.from_params(model.named_parameters(), GROUPS)
+    layout = FlatLayout.from_params(model.named_parameters(), GROUPS, TWO)
     g1, g2 = local_gradients(model, layout, batches.flatten(0, 1))
-    expected, stats = GradientSurgery(max_grad_norm=0.01).combine(g1, g2, layout)
+    expected, stats = GradientSurgery(max_grad_norm=0.01).combine([g1, g2], layout)
 
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
@@ -164,5 +175,26 @@ def test_two_ranks_equal_one_process_on_all_rows(tmp_path):
     per_rank = []
     for rank in (0, 1):
         pair = local_gradients(model, layout, batches[rank])
-        per_rank.append(GradientSurgery(max_grad_norm=0.01).combine(*pair, layout)[0])
+        per_rank.append(GradientSurgery(max_grad_norm=0.01).combine(pair, layout)[0])
     assert (torch.stack(per_rank).mean(0) - expected).norm() > 1e-3 * expected.norm()
+
+
+def test_groups_say_which_loops_reach_them_or_the_loops_do():
+    loops = [MaskLoop(), CaptionLoop(), SupervisedLoop()]
+    reached = {name: group['loops'] for name, group in groups_of_loops(loops).items()}
+    assert reached['lora'] == reached['projector'] == ('loop1', 'loop2', 'supervised')
+    assert reached['decoder'] == reached['text_hidden_fcs'] == ('loop1', 'supervised')
+    with_mask = groups_of_loops([MaskLoop(), CaptionLoop(mask_weight=0.5)])
+    assert with_mask['decoder']['loops'] == ('loop1', 'loop2')
+    # What a config states counts, by name or by number.
+    stated = groups_of_loops(loops, dict(all=dict(pattern='', loops=(1, 'supervised'))))
+    assert stated['all']['loops'] == ('loop1', 'supervised')
+
+
+def test_loops_that_join_share_a_gradient():
+    layout = FlatLayout.from_params(TwoHeads().named_parameters(), GROUPS, [['loop1', 'loop2']])
+    assert set(layout.reached_by.values()) == {(0, )}
+    assert (layout.first_reached('loop1'), layout.first_reached('loop2')) == (0, 0)
+    groups = GROUPS | dict(trunk=dict(pattern='trunk', loops=['loop1']))
+    layout = FlatLayout.from_params(TwoHeads().named_parameters(), groups, TWO)
+    assert (layout.first_reached('loop1'), layout.first_reached('loop2')) == (0, 30)

@@ -126,13 +126,13 @@ def test_clips_after_combining(make_loop):
 def test_a_gradient_that_is_not_finite_skips_the_step(make_loop, broken, monkeypatch):
     loop, _, _ = make_loop(max_steps=2, max_skipped_steps=3)
     model = loop.raw_model
-    original = getattr(model, broken)
+    original = model.loops[broken].forward
 
-    def with_nan(data, **kwargs):
-        output = original(data, **kwargs)
+    def with_nan(*args, **kwargs):
+        output = original(*args, **kwargs)
         return output | dict(loss=output['loss'] * float('nan'))
 
-    monkeypatch.setattr(model, broken, with_nan)
+    monkeypatch.setattr(model.loops[broken], 'forward', with_nan)
     before = values(model)
     loop.run()
     assert loop.iter == 2 and loop.runner.message_hub.get_info('stepped') is False
@@ -141,9 +141,10 @@ def test_a_gradient_that_is_not_finite_skips_the_step(make_loop, broken, monkeyp
 
 def test_too_many_skipped_steps_end_the_run(make_loop, monkeypatch):
     loop, _, _ = make_loop(max_steps=5, max_skipped_steps=2)
-    original = loop.raw_model.loop2
-    monkeypatch.setattr(loop.raw_model, 'loop2', lambda data, **kwargs: original(data, **kwargs) | dict(
-        loss=original(data, **kwargs)['loss'] * float('inf')))
+    loop2 = loop.raw_model.loops['loop2']
+    original = loop2.forward
+    monkeypatch.setattr(loop2, 'forward', lambda *args, **kwargs: original(*args, **kwargs) | dict(
+        loss=original(*args, **kwargs)['loss'] * float('inf')))
     with pytest.raises(NonFiniteGradients, match='2 steps in a row'):
         loop.run()
 
@@ -153,12 +154,11 @@ def test_dropout_is_drawn_anew_for_every_step_batch_loop_and_rank(make_loop, mon
     for rank in (0, 1):
         monkeypatch.setattr('dual_loop.engine.loop.get_rank', lambda rank=rank: rank)
         loop, _, _ = make_loop(batch_size=1, max_steps=2, accumulative_counts=2)
-        model = loop.raw_model
-        for mode in ('loop1', 'loop2'):
-            def noting(data, original=getattr(model, mode), **kwargs):
+        for each in loop.loops.values():
+            def noting(*args, original=each.forward, **kwargs):
                 seeds.append(torch.initial_seed())
-                return original(data, **kwargs)
-            monkeypatch.setattr(model, mode, noting)
+                return original(*args, **kwargs)
+            monkeypatch.setattr(each, 'forward', noting)
         loop.run()
     assert len(seeds) == 16 and len(set(seeds)) == 16
 
@@ -177,13 +177,13 @@ def test_positions_are_exact_after_a_cast_of_the_module(make_loop):
 def test_a_loss_that_is_not_finite_skips_the_step_although_its_gradient_is(make_loop, broken, monkeypatch):
     loop, _, _ = make_loop()
     model = loop.raw_model
-    original = getattr(model, broken)
+    original = model.loops[broken].forward
 
-    def infinite(data, **kwargs):
-        output = original(data, **kwargs)
+    def infinite(*args, **kwargs):
+        output = original(*args, **kwargs)
         return output | dict(loss=output['loss'] + float('inf'))
 
-    monkeypatch.setattr(model, broken, infinite)
+    monkeypatch.setattr(model.loops[broken], 'forward', infinite)
     before = values(model)
     loop.run()
     assert loop.runner.message_hub.get_info('stepped') is False

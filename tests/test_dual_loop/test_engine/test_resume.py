@@ -28,7 +28,7 @@ def describe(seed: int = 0, lengths: tuple = (8, 4), batch_size: int = 2, accumu
     data = ConcatDataset([Source('sav', lengths[0], content), Source('refcoco', lengths[1], 'b' * 64)])
     loader = DataLoader(data, batch_sampler=ResumableBatchSampler(DefaultSampler(data), batch_size))
     config = Config(dict(lr=1e-3, work_dir='here', resume=False, optim_wrapper=dict(rate=0.1)) | settings)
-    return describe_run(config, seed, {1: loader, 2: loader}, accumulative_counts, weights)
+    return describe_run(config, seed, {'loop 1': loader, 'loop 2': loader}, accumulative_counts, weights)
 
 
 def test_the_same_run_has_no_differences():

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dual_loop.engine.flat import FlatLayout
+from dual_loop.engine.flat import FlatLayout, groups_of_loops
 from dual_loop.engine.surgery import GradientSurgery
-from dual_loop.models.dual_loop_model import predicted_regions
+from dual_loop.models.caption_loop import predicted_regions
 from llava_sam2.portable import prompts
 from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.regions import region_grid
@@ -82,7 +82,7 @@ def test_loop1_reads_image1_and_segments_image2(build_loops, make_batch, monkeyp
     model = build_loops()
     batch = make_batch(dict(key=5, caption='a cat'), dict(key=1, pair=True))
     passes = read_rows(monkeypatch, model)
-    model.loop1(batch, 0)
+    model.loops['loop1'].forward(model, batch, 0)
     first, second = passes
     assert [row.image for row in first.rows] == [1]
     assert torch.equal(first.rows[0].region, batch['prompt_masks'][1].flatten())
@@ -94,16 +94,16 @@ def test_mask_gradient_reaches_the_caption_path_through_the_caption_alone(build_
     """Without the answer's and the denoising loss, and with it cut at the caption for comparison."""
     model = build_loops(answer_weight=0.0, denoise_weight=0.0)
     batch = make_batch(dict(key=1), dict(key=2, pair=True))
-    through = gradients(model, model.loop1(batch, 0)['loss'])
-    bridge = model.bridge
+    through = gradients(model, model.loops['loop1'].forward(model, batch, 0)['loss'])
+    bridge = model.loops['loop1'].bridge
 
     def cut(*args):
         out = bridge(*args)
         out.embeds = [embeds.detach() for embeds in out.embeds]
         return out
 
-    monkeypatch.setattr(model, 'bridge', cut)
-    detached = gradients(model, model.loop1(batch, 0)['loss'])
+    monkeypatch.setattr(model.loops['loop1'], 'bridge', cut)
+    detached = gradients(model, model.loops['loop1'].forward(model, batch, 0)['loss'])
     differs = {name for name in through if not torch.allclose(through[name], detached[name], rtol=1e-3, atol=1e-7)}
     assert 'base.network.mlp1.1.weight' in differs
     assert {name for name in through if '.lora_' in name} <= differs
@@ -112,8 +112,8 @@ def test_mask_gradient_reaches_the_caption_path_through_the_caption_alone(build_
 
 def test_gradient_stays_out_of_frozen_parts(build_loops, make_batch):
     model = build_loops(denoise_weight=1.0, mask_weight=1.0).train()
-    model.loop1(make_batch(dict(key=1), dict(key=2, caption='a cat')), 0)['loss'].backward()
-    model.loop2(make_batch(dict(key=3, caption='a dog', describes=True)), 0)['loss'].backward()
+    model.loops['loop1'].forward(model, make_batch(dict(key=1), dict(key=2, caption='a cat')), 0)['loss'].backward()
+    model.loops['loop2'].forward(model, make_batch(dict(key=3, caption='a dog', describes=True)), 0)['loss'].backward()
     assert [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None] == []
     assert all(p.grad is not None for name, p in model.named_parameters() if '.lora_' in name)
     assert all(value.grad is None for value in model.teacher.values.values())
@@ -123,12 +123,13 @@ def test_human_sentences_need_no_teacher(build_loops, make_batch, monkeypatch):
     model = build_loops()
     asked = spy(monkeypatch, model.teacher, 'describe', lambda args, _: (args[1], [r.tolist() for r in args[2]]))
     passes = read_rows(monkeypatch, model)
-    out = model.loop1(make_batch(dict(key=1, caption='A Dog.'), dict(key=2, caption='a cat')), 0)
+    human = make_batch(dict(key=1, caption='A Dog.'), dict(key=2, caption='a cat'))
+    out = model.loops['loop1'].forward(model, human, 0)
     assert asked == [] and len(passes) == 1 and out['denoise'] == 0
     questions = [model.base.vocabulary.decode(row.input_ids) for row in passes[0].rows]
     assert ' a dog' in questions[0] and 'dog.' not in questions[0] and ' a cat' in questions[1]
     mixed = make_batch(dict(key=1, caption='a dog'), dict(key=2))
-    model.loop1(mixed, 0)
+    model.loops['loop1'].forward(model, mixed, 0)
     assert asked == [([1], [mixed['prompt_masks'][1].tolist()])]
 
 
@@ -158,7 +159,7 @@ def test_what_follows_the_terminator_changes_nothing(build_loops, make_batch, mo
                 monkeypatch.setattr(network, 'logits', head)
 
         monkeypatch.setattr(model.teacher, 'describe', scripted)
-        out = model.loop1(batch, 0, preview=True)
+        out = model.loops['loop1'].forward(model, batch, 0, preview=True)
         return out['loss'].detach(), out['caption_len'], out['preview']['captions']
 
     long = 'a very big red dog on a green mat<|end|>'
@@ -175,7 +176,7 @@ def test_final_stop_is_dropped_from_the_teachers_caption(build_loops, make_batch
     batch = make_batch(dict(key=1), dict(key=2))
     passes = read_rows(monkeypatch, model)
     speak(monkeypatch, model, 'a dog.', '.')
-    model.loop1(batch, 0)
+    model.loops['loop1'].forward(model, batch, 0)
     assert [len(row.soft) for row in passes[1].rows] == [len(model.base.vocabulary.encode('a dog')), 1]
 
 
@@ -185,7 +186,7 @@ def test_student_reads_corrupted_tokens_and_denoises_them(build_loops, make_batc
     ids = vocabulary.encode('a very big red dog on a mat')
     speak(monkeypatch, model, ids)
     reads = spy(monkeypatch, model.base, 'read', lambda args, result: result)
-    out = model.loop1(batch, 3)
+    out = model.loops['loop1'].forward(model, batch, 3)
     padded, states = reads[0]
     read = padded.rows[0].input_ids[-len(ids):]
     changed = [place for place, (old, new) in enumerate(zip(ids, read)) if old != new]
@@ -205,9 +206,10 @@ def test_student_samples_from_its_logits_at_the_caption_positions(build_loops, m
     batch = make_batch(dict(key=1), dict(key=2))
     reads = spy(monkeypatch, model.base, 'read', lambda args, result: result)
     bridged = []
-    bridge = model.bridge
-    monkeypatch.setattr(model, 'bridge', lambda *args: bridged.append((args[0], bridge(*args))) or bridged[-1][1])
-    model.loop1(batch, 0)
+    bridge = model.loops['loop1'].bridge
+    monkeypatch.setattr(model.loops['loop1'], 'bridge',
+                        lambda *args: bridged.append((args[0], bridge(*args))) or bridged[-1][1])
+    model.loops['loop1'].forward(model, batch, 0)
     (logits, out), (padded, states) = bridged[0], reads[0]
     for index, row in enumerate(padded.rows):
         count, end = len(logits[index]), len(row.input_ids)
@@ -219,7 +221,8 @@ def test_student_samples_from_its_logits_at_the_caption_positions(build_loops, m
 def test_loop1_loss_is_the_sum_of_its_weighted_parts(build_loops, make_batch):
     batch = make_batch(dict(key=1), dict(key=2, caption='a cat'))
     for weights in (dict(), dict(answer_weight=0.0), dict(answer_weight=0.3, denoise_weight=0.7)):
-        out = build_loops(**weights).loop1(batch, 0)
+        model = build_loops(**weights)
+        out = model.loops['loop1'].forward(model, batch, 0)
         answer, denoise = weights.get('answer_weight', 1.0), weights.get('denoise_weight', 0.0)
         expected = out['mask'] + out['dice'] + answer * out['answer'] + denoise * out['denoise']
         assert float(out['loss'].detach()) == pytest.approx(expected, rel=1e-6)
@@ -231,8 +234,8 @@ def test_discrete_bridge_is_plain_text(build_loops, make_batch, monkeypatch):
     model = build_loops(bridge='discrete', max_caption_len=30)
     speak(monkeypatch, model, 'A red dog.')
     passes = read_rows(monkeypatch, model)
-    out = model.loop1(make_batch(dict(key=1)), 0)
-    human = model.loop1(make_batch(dict(key=1, caption='a red dog')), 0)
+    out = model.loops['loop1'].forward(model, make_batch(dict(key=1)), 0)
+    human = model.loops['loop1'].forward(model, make_batch(dict(key=1, caption='a red dog')), 0)
     assert len(passes) == 2 and passes[0].rows[0].soft is None
     assert out['loss'] == human['loss']
     expected = gradients(model, human['loss'])
@@ -244,7 +247,7 @@ def test_long_human_sentences_are_cut_to_the_limit(build_loops, make_batch, monk
     model = build_loops(max_caption_len=4)
     passes = read_rows(monkeypatch, model)
     sentence = 'a very big red dog on a green mat'
-    model.loop1(make_batch(dict(key=1, caption=sentence)), 0)
+    model.loops['loop1'].forward(model, make_batch(dict(key=1, caption=sentence)), 0)
     text = model.base.vocabulary.decode(passes[0].rows[0].input_ids)
     cut = model.base.vocabulary.decode(model.base.vocabulary.encode(sentence)[:4])
     assert f' {cut}' in text and sentence not in text
@@ -252,7 +255,8 @@ def test_long_human_sentences_are_cut_to_the_limit(build_loops, make_batch, monk
 
 def test_preview(build_loops, make_batch):
     model = build_loops()
-    preview = model.loop1(make_batch(dict(key=1), dict(key=2, caption='A cat.')), 0, preview=True)['preview']
+    batch = make_batch(dict(key=1), dict(key=2, caption='A cat.'))
+    preview = model.loops['loop1'].forward(model, batch, 0, preview=True)['preview']
     assert preview['captions'][1] == 'A cat.' and isinstance(preview['captions'][0], str)
     assert preview['predicted'].shape == (2, 128, 128) and preview['predicted'].dtype == torch.bool
 
@@ -341,7 +345,7 @@ def test_empty_mask_never_skips_the_description(build_loops, make_batch, monkeyp
     segment = model.base.segment
     monkeypatch.setattr(model.base, 'segment', lambda *args: segment(*args) - 1e4)
     passes = read_rows(monkeypatch, model)
-    out = model.loop2(make_batch(*SAMPLES['loop2']), 0)
+    out = model.loops['loop2'].forward(model, make_batch(*SAMPLES['loop2']), 0)
     assert out['empty_mask'] == 1.0 and out['caption'] > 0
     assert [int(row.region.sum()) for row in passes[1].rows] == [1, 1, 1]
 
@@ -352,7 +356,7 @@ def test_loop2_rows_and_labels(build_loops, make_batch, monkeypatch):
     vocabulary = model.base.vocabulary
     masks = spy(monkeypatch, model.base, 'segment', lambda args, result: result)
     passes = read_rows(monkeypatch, model)
-    model.loop2(make_batch(*SAMPLES['loop2']), 0)
+    model.loops['loop2'].forward(model, make_batch(*SAMPLES['loop2']), 0)
     step_a, step_b = passes
     regions = region_grid(masks[0] > 0, 4)
     for index, sample in enumerate(SAMPLES['loop2']):
@@ -372,13 +376,14 @@ def test_loop2_rows_and_labels(build_loops, make_batch, monkeypatch):
 
 def test_loop2_refuses_a_row_without_caption(build_loops, make_batch):
     with pytest.raises(ValueError, match='no caption.*train_dataloader.*loop2_dataloader'):
-        build_loops().loop2(make_batch(dict(key=3, caption=None)), 0)
+        model = build_loops()
+        model.loops['loop2'].forward(model, make_batch(dict(key=3, caption=None)), 0)
 
 
 def test_loop2_loss_and_what_it_trains(build_loops, make_batch):
     batch = make_batch(*SAMPLES['loop2'])
     model = build_loops(answer_weight=0.3)
-    out = model.loop2(batch, 0)
+    out = model.loops['loop2'].forward(model, batch, 0)
     expected = out['caption'] + 0.3 * out['answer']
     assert float(out['loss'].detach()) == pytest.approx(expected, rel=1e-6) and 'mask' not in out
     found = gradients(model, out['loss'])
@@ -387,7 +392,7 @@ def test_loop2_loss_and_what_it_trains(build_loops, make_batch):
         assert trained or gradient.eq(0).all(), name  # mask' enters without gradient
     assert found['base.network.mlp1.1.weight'].abs().sum() > 0
     with_mask = build_loops(answer_weight=0.3, mask_weight=0.5)
-    out = with_mask.loop2(batch, 0)
+    out = with_mask.loops['loop2'].forward(with_mask, batch, 0)
     assert float(out['loss'].detach()) == pytest.approx(expected + 0.5 * out['mask'], rel=1e-5)
     found = gradients(with_mask, out['loss'])
     assert found['base.network.text_hidden_fcs.0.weight'].abs().sum() > 0
@@ -396,10 +401,15 @@ def test_loop2_loss_and_what_it_trains(build_loops, make_batch):
 def test_both_steps_of_loop2_train_the_projector(build_loops, make_batch):
     batch = make_batch(*SAMPLES['loop2'])
     both, caption = (
-        gradients(model, model.loop2(batch, 0)['loss'])['base.network.mlp1.1.weight']
+        gradients(model, model.loops['loop2'].forward(model, batch, 0)['loss'])['base.network.mlp1.1.weight']
         for model in (build_loops(), build_loops(answer_weight=0.0))
     )
     assert caption.abs().sum() > 0 and (both - caption).abs().sum() > 0
+
+
+def layout_of(model):
+    return FlatLayout.from_params(model.trainables().items(), groups_of_loops(model.loops.values()),
+                                  [[name] for name in model.loops])
 
 
 # -- what surgery is given ------------------------------------------------------------------------------------------
@@ -413,7 +423,7 @@ def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(
     batch, found = make_batch(*SAMPLES[loop]), []
     for checkpointing in (False, True):
         model = build_loops(base=dict(checkpointing=checkpointing), denoise_weight=0.5).train()
-        layout = FlatLayout.from_params(model.trainables().items())
+        layout = layout_of(model)
         layer, calls = model.base.network.language_model.model.layers[0], []
         layer.self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
         loss = model(batch, dict(step=0), mode=loop)['loss']
@@ -421,7 +431,7 @@ def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(
         grads = torch.autograd.grad(loss, list(model.trainables().values()), allow_unused=True)
         assert (calls.count(True) > forward) == checkpointing  # recomputed indeed
         for name, group, grad in zip(layout.names, layout.groups, grads):
-            assert (grad is not None) == (int(loop[-1]) in layout.loops[group]), name
+            assert (grad is not None) == (loop in layout.loops[group]), name
             if grad is not None:
                 assert grad.isfinite().all(), name
                 assert (grad.abs().max() > 1e-8) != bool(WITHOUT_GRADIENT.search(name)), name
@@ -430,7 +440,7 @@ def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize('loop', [1, 2])
+@pytest.mark.parametrize('loop', ['loop1', 'loop2'])
 @pytest.mark.parametrize('trainable, message', [
     (('mlp1', 'text_hidden_fcs', 'mask_decoder'), 'use_reentrant=True, torch.utils.checkpoint is incompatible'),
     # The input of the language model needs no gradient then: torch gives None for LoRA without a word, and loop 2,
@@ -440,8 +450,8 @@ def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(
 def test_reentrant_checkpointing_never_goes_unnoticed(build_loops, make_batch, loop, trainable, message):
     model = build_loops(base=dict(trainable=trainable)).train()
     model.base.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=True))
-    layout = FlatLayout.from_params(model.trainables().items())
-    loss = model(make_batch(*SAMPLES[f'loop{loop}']), dict(step=0), mode=f'loop{loop}')['loss']
+    layout = layout_of(model)
+    loss = model(make_batch(*SAMPLES[loop]), dict(step=0), mode=loop)['loss']
     with pytest.raises(RuntimeError, match=message):
         grads = torch.autograd.grad(loss, list(model.trainables().values()), allow_unused=True)
         layout.accumulate_(layout.new_buffer(), grads, 1.0, loop)
@@ -449,18 +459,18 @@ def test_reentrant_checkpointing_never_goes_unnoticed(build_loops, make_batch, l
 
 def test_sum_of_the_loops_gradients_is_one_backward_of_the_summed_loss(build_loops, make_batch):
     model = build_loops(denoise_weight=0.5).train()
-    parameters, layout = list(model.trainables().values()), FlatLayout.from_params(model.trainables().items())
-    batches = {loop: make_batch(*SAMPLES[f'loop{loop}']) for loop in (1, 2)}
+    parameters, layout = list(model.trainables().values()), layout_of(model)
+    batches = {loop: make_batch(*SAMPLES[loop]) for loop in ('loop1', 'loop2')}
 
     def loss(loop):
-        return model(batches[loop], dict(step=0), mode=f'loop{loop}')['loss']
+        return model(batches[loop], dict(step=0), mode=loop)['loss']
 
-    buffers = {loop: layout.new_buffer() for loop in (1, 2)}
+    buffers = {loop: layout.new_buffer() for loop in ('loop1', 'loop2')}
     for loop, buffer in buffers.items():
         layout.accumulate_(buffer, torch.autograd.grad(loss(loop), parameters, allow_unused=True), 1.0, loop)
-    combined, _ = GradientSurgery('sum', max_grad_norm=None).combine(buffers[1], buffers[2], layout)
-    assert torch.equal(combined, buffers[1] + buffers[2])
-    (loss(1) + loss(2)).backward()
+    combined, _ = GradientSurgery('sum', max_grad_norm=None).combine(list(buffers.values()), layout)
+    assert torch.equal(combined, buffers['loop1'] + buffers['loop2'])
+    (loss('loop1') + loss('loop2')).backward()
     together = torch.cat([parameter.grad.flatten() for parameter in parameters])
     assert (combined - together).norm() <= 1e-6 * together.norm()
     assert all(buffer.norm() > 0.1 * together.norm() for buffer in buffers.values())

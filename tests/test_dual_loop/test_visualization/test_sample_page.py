@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope='module')
 def builder(network_sizes):
-    return SequenceBuilder(dict(tokenizer='assets/tiny', network=network_sizes, random_weights=True))
+    return SequenceBuilder(dict(base=dict(tokenizer='assets/tiny', network=network_sizes, random_weights=True)))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from llava_sam2.portable.image_processing import normalise
 
 @pytest.fixture(scope='module')
 def builder(network_sizes):
-    return SequenceBuilder(dict(tokenizer='assets/tiny', network=network_sizes, random_weights=True))
+    return SequenceBuilder(dict(base=dict(tokenizer='assets/tiny', network=network_sizes, random_weights=True)))
 
 
 def pixels(picture):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import dual_loop.models.dual_loop_model as loops
+from dual_loop.models import caption_loop
 from dual_loop.visualization.token_view import SequenceBuilder, token_chips
 from llava_sam2.portable import prompts
 from llava_sam2.portable.rows import caption_row, segmentation_row
@@ -42,7 +42,7 @@ def same(view, row):
 
 def test_human_sentences_are_the_rows_of_loop_1(build_loops, make_batch, make_builder):
     model, data = build_loops(), make_batch(dict(key=1, caption=CAPTION), dict(key=2, caption='A star.', pair=True))
-    [rows] = rows_read(model.base, lambda: model.loop1(data, step=3))
+    [rows] = rows_read(model.base, lambda: model.loops['loop1'].forward(model, data, step=3))
     for index, row in enumerate(rows):
         [view] = make_builder(step=3).views('loop 1', data, index)
         same(view, row)
@@ -50,7 +50,7 @@ def test_human_sentences_are_the_rows_of_loop_1(build_loops, make_batch, make_bu
 
 def test_rows_without_caption_are_those_of_loop_1_round_the_caption(build_loops, make_batch, make_builder):
     model, data = build_loops(), make_batch(dict(key=3, pair=True))
-    read, written = rows_read(model.base, lambda: model.loop1(data, step=0))
+    read, written = rows_read(model.base, lambda: model.loops['loop1'].forward(model, data, step=0))
     first, second = make_builder().views('loop 1', data, 0)
     assert [chip.kind for chip in first.chips].index('slot') == len(first.chips) - 1
     prompt = first.row.input_ids[:-1]
@@ -65,8 +65,8 @@ def test_rows_without_caption_are_those_of_loop_1_round_the_caption(build_loops,
 
 def test_descriptions_are_the_rows_of_loop_2(build_loops, make_batch, make_builder, monkeypatch):
     model, data = build_loops(), make_batch(dict(key=4, caption=CAPTION, describes=True))
-    monkeypatch.setattr(loops, 'predicted_regions', lambda logits, grid: data['prompt_masks'])  # a perfect mask'
-    (step_a,), (step_b,) = rows_read(model.base, lambda: model.loop2(data, step=1))
+    monkeypatch.setattr(caption_loop, 'predicted_regions', lambda logits, grid: data['prompt_masks'])  # a perfect mask'
+    (step_a,), (step_b,) = rows_read(model.base, lambda: model.loops['loop2'].forward(model, data, step=1))
     view_a, view_b = make_builder(step=1).views('loop 2', data, 0)
     same(view_a, step_a)
     same(view_b, step_b)

@@ -108,8 +108,8 @@ def test_both_loops_train_the_rows(build_loops, make_batch):
     """The caption bridge reads the rows through the one accessor."""
     loops = build_loops(base=dict(train_token_rows=True)).train()
     rows = [loops.trainables()[f'base.{name}'] for name in ROWS]
-    for loss in (loops.loop1(make_batch(dict(key=1), dict(key=2)), 0)['loss'],
-                 loops.loop2(make_batch(dict(key=3, caption='a dog', describes=True)), 0)['loss']):
+    for loss in (loops.loops['loop1'].forward(loops, make_batch(dict(key=1), dict(key=2)), 0)['loss'],
+                 loops.loops['loop2'].forward(loops, make_batch(dict(key=3, caption='a dog', describes=True)), 0)['loss']):
         grads = torch.autograd.grad(loss, rows)
         assert all(grad.isfinite().all() and grad.abs().sum() > 0 for grad in grads)
 

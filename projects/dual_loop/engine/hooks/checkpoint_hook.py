@@ -5,13 +5,13 @@ from pathlib import Path
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import FlexibleRunner
 
 from dual_loop.checkpoints.files import PARTIAL, Trained, publish, remove, write_plain_parts
 from dual_loop.engine.masters import master_weights
 from dual_loop.engine.resume import resumed_from
+from dual_loop.engine.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -74,7 +74,7 @@ class AtomicCheckpointHook(Hook):
 
     def _add_plain_parts(self, runner, folder: Path, step: int) -> None:
         """Beside DeepSpeed's files, which need DeepSpeed and its unpickling, the tensors in a plain form."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         trained = Trained(step, {}, {}, 0, runner.message_hub.runtime_info.get('run', {}))
         for name, value in master_weights(model.trainables().items()):
             if is_main_process():

@@ -8,11 +8,11 @@ import torch
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from dual_loop.datasets import GroundedDataset
 from dual_loop.datasets.from_config import build_dataset
+from dual_loop.engine.unwrapped import unwrapped
 from dual_loop.evaluation.cycle import caption_metrics, cycle_metrics, describe, find
 from dual_loop.evaluation.cycle_probe import Probe, ProbeBatch
 from dual_loop.evaluation.predictor import Predictor
@@ -70,7 +70,7 @@ class CycleHook(Hook):
         Raises:
             ValueError: a teacher is to be measured where none is trained, or the data sets have fewer than two objects.
         """
-        model = _raw(runner)
+        model = unwrapped(runner.model)
         if 'teacher' in self.weights and not hasattr(model, 'teacher'):
             raise ValueError(f'{type(model).__name__} has no teacher: set weights of CycleHook to (\'student\', )')
         built = [each if isinstance(each, GroundedDataset) else build_dataset(each) for each in self.datasets]
@@ -102,13 +102,14 @@ class CycleHook(Hook):
 
     @staticmethod
     def _predictor(runner) -> Predictor:
-        base, stop = getattr(_raw(runner), 'base', _raw(runner)), getattr(runner.train_loop, 'stop', None)
+        model, stop = unwrapped(runner.model), getattr(runner.train_loop, 'stop', None)
+        base = getattr(model, 'base', model)
         return Predictor(base.network, base.vocabulary, stop and stop.poll)
 
     def _measure(self, runner, weights: str) -> dict[str, float]:
-        model, predictor, probe = _raw(runner), self._predictor(runner), self._probe
+        model, predictor, probe = unwrapped(runner.model), self._predictor(runner), self._probe
         base, stop = getattr(model, 'base', model), getattr(runner.train_loop, 'stop', None)
-        tokens = self.max_new_tokens or getattr(model, 'max_caption_len', 64)
+        tokens = self.max_new_tokens or getattr(model, 'max_caption_len', None) or 64
 
         def answer(numbers: range, of_batch: Callable[[ProbeBatch], list[dict]]) -> list[dict]:
             """The answers of all processes to all batches, in order."""
@@ -138,10 +139,6 @@ class CycleHook(Hook):
                    ((name.split('/'), value) for name, value in metrics.items()) if metric == 'giou'}
         return figures | dict(no_seg_rate=metrics['no_seg_rate/generated/same']) | caption_metrics(
             captions, base.vocabulary)
-
-
-def _raw(runner) -> torch.nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """Keeps the teacher: an fp32 average of the student's trainables, followed once per optimizer step."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from dual_loop.checkpoints.files import read_trained
 from dual_loop.engine.ema import ExponentialMovingAverage
 from dual_loop.engine.masters import master_weights
 from dual_loop.engine.resume import resumed_from
+from dual_loop.engine.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -60,13 +60,9 @@ class TeacherEMAHook(Hook):
         self._restored = checkpoint.get('ema')
 
     def _write_teacher(self, runner) -> None:
-        teacher = _raw(runner.model).teacher
+        teacher = unwrapped(runner.model).teacher
         teacher.set_values({name.removeprefix('base.'): value for name, value in self.ema.values.items()})
 
 
 def _masters(runner):
-    return master_weights(_raw(runner.model).trainables().items())
-
-
-def _raw(model):
-    return model.module if is_model_wrapper(model) else model
+    return master_weights(unwrapped(runner.model).trainables().items())

@@ -5,16 +5,12 @@ from datetime import timedelta
 from mmengine.registry import LOG_PROCESSORS
 from mmengine.runner import LogProcessor
 
-_LOSSES = {
-    'loop 1': ('mask', 'dice', 'answer', 'denoise'),
-    'loop 2': ('caption', 'answer', 'mask'),
-}
-_PHASES = ('data', 'teacher', 'loop1', 'loop2', 'wait', 'surgery', 'optimizer')
+from dual_loop.engine.unwrapped import unwrapped
 
 
 @LOG_PROCESSORS.register_module()
 class ProgressLine(LogProcessor):
-    """Losses of both loops, the cosine of their gradients, seconds per phase and the time left; validation figures.
+    """Losses of the loops, the cosine of their gradients, seconds per phase and the time left; validation figures.
 
     Args:
         window_size: steps that each shown value is the mean of; set it to the logging interval.
@@ -25,16 +21,17 @@ class ProgressLine(LogProcessor):
 
     def get_log_after_iter(self, runner, batch_idx: int, mode: str) -> tuple[dict, str]:
         tag, line = super().get_log_after_iter(runner, batch_idx, mode)
-        if mode != 'train' or 'loop1/loss' not in tag:
+        loops = getattr(unwrapped(runner.model), 'loops', {})
+        if mode != 'train' or not any(f'{name}/loss' in tag for name in loops):
             return tag, line
         fields = [_step(tag['iter'], runner.max_iters)]
-        for title, names in _LOSSES.items():
-            prefix = title.replace(' ', '') + '/'
-            shown = [f'{name} {tag[prefix + name]:.3f}' for name in names if prefix + name in tag]
-            fields.append(f'{title}: ' + ' '.join(shown))
+        for loop in loops.values():
+            shown = [f'{name} {tag[place]:.3f}' for name in loop.losses if (place := f'{loop.name}/{name}') in tag]
+            fields.append(f'{loop.title}: ' + ' '.join(shown))
         if 'cosine' in tag:
             fields.append(f'cos {tag["cosine"]:+.2f}')
-        times = [f'{phase} {tag[f"seconds/{phase}"]:.2f}' for phase in _PHASES if f'seconds/{phase}' in tag]
+        phases = ('data', 'teacher', *loops, 'wait', 'surgery', 'optimizer')
+        times = [f'{phase} {tag[f"seconds/{phase}"]:.2f}' for phase in phases if f'seconds/{phase}' in tag]
         fields.append('s: ' + ' '.join(times))
         if 'eta' in runner.message_hub.runtime_info:
             fields.append(f'eta {timedelta(seconds=int(runner.message_hub.get_info("eta")))}')

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
+from dual_loop.engine.unwrapped import unwrapped
 from dual_loop.visualization.report import write_report
 from dual_loop.visualization.summary import (
     SummaryRow,
@@ -40,13 +41,14 @@ class ReportHook(Hook):
         records = read_steps(runner.work_dir, runner.message_hub.get_info('log_folders'))
         before, after = (runner.message_hub.runtime_info.get(f'held_out_{m}', {}) for m in ('before', 'after'))
         held_out = [SummaryRow(f'held-out {name}', before[name], after[name]) for name in before if name in after]
-        rows = [row for row in summarise_scalars(records) if row.name.startswith(('loop1/', 'loop2/', 'cosine'))]
+        loops = tuple(f'{name}/' for name in getattr(unwrapped(runner.model), 'loops', {}))
+        rows = [row for row in summarise_scalars(records) if row.name.startswith((*loops, 'cosine'))]
         print_table(rows + held_out, title='mean of the first and of the last tenth of the steps; held-out masks '
                                            'before and after')
         series = {
             name: values for name, values in collect_series(records).items()
-            if name.startswith(('loop1/', 'loop2/', 'cosine', 'grad_norm', 'seconds/', 'teacher_distance', 'lr'))
-            and '/' not in name.removeprefix('loop1/').removeprefix('loop2/').removeprefix('seconds/')
+            if name.startswith((*loops, 'seconds/'))
+            or name.startswith(('cosine', 'grad_norm', 'teacher_distance', 'lr')) and '/' not in name
         }
         page = write_report(
             Path(runner.work_dir) / 'report.html',
@@ -71,7 +73,7 @@ def read_steps(work_dir: str | Path, log_folders: Sequence[tuple[str, int]]) -> 
     for (name, start), (_, end) in pairwise([*log_folders, ('', float('inf'))]):
         file = Path(work_dir) / name / 'vis_data' / 'scalars.json'
         if file.is_file():
-            steps = [record for record in read_scalars(file) if 'loop1/loss' in record]
+            steps = [record for record in read_scalars(file) if any(name.endswith('/loss') for name in record)]
             records += [record for record in steps if start < record['step'] <= end]
         elif start < end < float('inf'):
             print_log(f'no {file}: the report lacks the steps {start + 1} to {end}', 'current', logging.WARNING)

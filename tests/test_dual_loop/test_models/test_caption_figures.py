@@ -2,7 +2,7 @@
 
 import pytest
 
-from dual_loop.models.captions import caption_figures, distinct
+from dual_loop.models.caption_figures import caption_figures, distinct
 
 
 def test_distinct():

@@ -1,0 +1,94 @@
+"""Loop 2: caption to mask' to caption."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.registry import MODELS
+
+from llava_sam2.model import usable_weights
+from llava_sam2.text_rows import TextRows
+
+from .loop import CAPTION_PATH, Loop, Passage, scalars
+
+if TYPE_CHECKING:
+    from .dual_loop_model import DualLoopModel
+
+
+@MODELS.register_module()
+class CaptionLoop(Loop):
+    """Find mask' from a human caption, then describe mask'; the description is compared with the caption.
+
+    mask' enters the second step through the region grid, without gradient, so the mask path learns nothing here unless
+    ``mask_weight`` says so.
+
+    Args:
+        max_caption_len: tokens of a caption in the segmentation slot, at most.
+        answer_weight: weight of the cross-entropy of the answer that holds ``[SEG]``.
+        mask_weight: weight of mask' against the data set's own mask; the loop is defined without it.
+        name: of the loop.
+    """
+
+    name = 'loop2'
+    losses = ('caption', 'answer', 'mask')
+    needs_captions = True
+
+    def __init__(self, max_caption_len: int = 256, answer_weight: float = 1.0, mask_weight: float = 0.0,
+                 name: str = 'loop2'):
+        self.name = name
+        self.max_caption_len = max_caption_len
+        self.answer_weight = answer_weight
+        self.mask_weight = mask_weight
+        self.reaches = None if mask_weight else CAPTION_PATH
+
+    @property
+    def key(self) -> int | str:
+        return 2 if self.name == 'loop2' else self.name
+
+    def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
+                poll: Callable[[], None] | None = None) -> dict[str, Any]:
+        self.refuse_missing_captions(data)
+        base, captions = model.base, data['captions']
+        images = base.encode(data['pixel_values'], data['g_pixel_values'])
+        rows = [
+            base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), captions[row], self.max_caption_len)
+            for row, sample_id in enumerate(data['sample_ids'])
+        ]
+        batch, hidden_states = base.read(rows, images)
+        logits = base.segment(batch, hidden_states, images)
+        regions = predicted_regions(logits.detach(), base.config.region_grid)
+        described = [
+            base.text_rows.description(int(data['image2'][row]), region, captions[row])
+            for row, region in enumerate(regions.cpu())
+        ]
+        caption_batch, caption_states = base.read(described, images)
+        weights = usable_weights(data)
+        parts = dict(
+            caption=weights @ base.token_loss(caption_batch, caption_states),
+            answer=weights @ base.token_loss(batch, hidden_states),
+        )
+        loss = parts['caption'] + self.answer_weight * parts['answer']
+        if self.mask_weight:
+            points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
+            mask, dice = base.mask_losses(logits, data['masks2'], points)
+            parts['mask'] = weights @ (mask + dice)
+            loss = loss + self.mask_weight * parts['mask']
+        output = dict(loss=loss) | scalars(parts)
+        output['empty_mask'] = float((logits.detach() <= 0).flatten(1).all(dim=1).float().mean())
+        return output
+
+    def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:
+        image, caption = int(data['image2'][row]), data['captions'][row]
+        yield Passage("Step A: find mask'",
+                      rows.segmentation(step, data['sample_ids'][row], image, caption, self.max_caption_len),
+                      learned=self.answer_weight > 0)
+        yield Passage("Step B: describe mask'", rows.description(image, data['prompt_masks'][row], caption),
+                      "Region tokens of the data set's own mask; in training those of mask' from step A.")
+
+
+def predicted_regions(logits: torch.Tensor, grid: int) -> torch.Tensor:
+    """Cells (R, grid, grid) that predicted masks touch; an empty prediction turns on the cell of its highest logit."""
+    cells = torch.nn.functional.adaptive_max_pool2d(logits[:, None].float(), grid)[:, 0]
+    best = torch.zeros_like(cells, dtype=torch.bool).flatten(1)
+    best.scatter_(1, cells.flatten(1).argmax(dim=1, keepdim=True), True)
+    return (cells > 0) | best.view_as(cells)

@@ -1,0 +1,181 @@
+"""Loop 1: mask to caption to mask."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.registry import MODELS
+
+from llava_sam2.model import Images, usable_weights
+from llava_sam2.portable.network import binary_masks
+from llava_sam2.text_rows import TextRows
+
+from .bridge import CaptionBridge
+from .caption_figures import caption_figures
+from .corruption import corrupt
+from .loop import Loop, Passage, scalars
+from .losses import positions_loss
+
+if TYPE_CHECKING:
+    from .dual_loop_model import DualLoopModel
+
+
+@MODELS.register_module()
+class MaskLoop(Loop):
+    """Find mask 2 in image 2 from a caption of mask 1 in image 1.
+
+    Rows with a human sentence put it straight into the slot. The other rows are described by the teacher, the
+    description is corrupted, the student predicts the caption from it, and the bridge makes the prediction the text of
+    the slot; the gradient of mask 2 flows back through it.
+
+    Args:
+        bridge: ``gumbel`` (a :class:`CaptionBridge` with ``topk`` and ``tau``) lets the mask's gradient reach the
+            caption; ``discrete`` is the baseline that segments with the teacher's text; or the settings of a registered
+            class that is called as :class:`CaptionBridge` is.
+        topk, tau: of the Gumbel bridge.
+        max_caption_len: T, tokens of a generated caption and of a caption in the segmentation slot, at most.
+        mask_ratio: share of the teacher's tokens that are corrupted before the student reads them.
+        answer_weight: weight of the cross-entropy of the answer that holds ``[SEG]``.
+        denoise_weight: weight of the cross-entropy of the corrupted positions against the teacher's tokens. Without it
+            nothing keeps the captions language.
+        name: of the loop.
+    """
+
+    name = 'loop1'
+    losses = ('mask', 'dice', 'answer', 'denoise')
+
+    def __init__(
+        self,
+        bridge: str | dict = 'gumbel',
+        topk: int = 512,
+        tau: float = 0.7,
+        max_caption_len: int = 256,
+        mask_ratio: float = 0.25,
+        answer_weight: float = 1.0,
+        denoise_weight: float = 0.0,
+        name: str = 'loop1',
+    ):
+        if isinstance(bridge, str) and bridge not in ('gumbel', 'discrete'):
+            raise ValueError(f'model.bridge={bridge!r} is unknown, use "gumbel", "discrete" or dict(type=..., ...)')
+        self.name = name
+        self.bridge = CaptionBridge(topk, tau) if bridge == 'gumbel' else None if bridge == 'discrete' else \
+            MODELS.build(bridge)
+        self.max_caption_len = max_caption_len
+        self.mask_ratio = mask_ratio
+        self.answer_weight = answer_weight
+        self.denoise_weight = denoise_weight
+
+    @property
+    def key(self) -> int | str:
+        return 1 if self.name == 'loop1' else self.name
+
+    def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
+                poll: Callable[[], None] | None = None) -> dict[str, Any]:
+        base = model.base
+        images = base.encode(data['pixel_values'], data['g_pixel_values'])
+        captions: list[str | None] = list(data['captions'])
+        pseudo = [row for row, caption in enumerate(captions) if caption is None]
+        soft: dict[int, torch.Tensor] = {}
+        parts: dict[str, torch.Tensor] = {}
+        figures: dict[str, float] = dict(seconds_teacher=0.0)
+        weights = usable_weights(data)
+        if self.bridge is not None:
+            parts['denoise'] = weights.new_zeros(())  # what human sentences contribute
+        if pseudo:
+            started = time.perf_counter()
+            taught = model.teacher.describe(
+                images,
+                [int(data['image1'][row]) for row in pseudo],
+                [data['prompt_masks'][row] for row in pseudo],
+                self.max_caption_len,
+                poll,
+            )
+            figures['seconds_teacher'] = time.perf_counter() - started
+            ids = [_without_final_stop(base.vocabulary.pieces, decoded.ids) for decoded in taught]
+            figures |= caption_figures(ids, [decoded.ended for decoded in taught])
+            if self.bridge is None:
+                for row, caption in zip(pseudo, ids):
+                    captions[row] = base.vocabulary.decode(caption)
+            else:
+                embeds, sampled, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
+                soft = dict(zip(pseudo, embeds))
+                figures |= seen
+                parts['denoise'] = weights[pseudo] @ denoise
+                for row, caption in zip(pseudo, sampled):
+                    captions[row] = base.vocabulary.decode(caption).strip()
+        rows = [
+            base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), soft.get(row, captions[row]),
+                                        self.max_caption_len)
+            for row, sample_id in enumerate(data['sample_ids'])
+        ]
+        batch, hidden_states = base.read(rows, images)
+        logits = base.segment(batch, hidden_states, images)
+        points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
+        mask, dice = base.mask_losses(logits, data['masks2'], points)
+        parts |= dict(mask=weights @ mask, dice=weights @ dice, answer=weights @ base.token_loss(batch, hidden_states))
+        loss = parts['mask'] + parts['dice'] + self.answer_weight * parts['answer']
+        if 'denoise' in parts:
+            loss = loss + self.denoise_weight * parts['denoise']
+        output = dict(loss=loss) | scalars(parts) | figures
+        if preview:
+            predicted = binary_masks(logits.detach()[:, None], data['masks2'].shape[-2:])[:, 0]
+            output['preview'] = dict(captions=captions, predicted=predicted.cpu())
+        return output
+
+    def _student_captions(
+        self, model: 'DualLoopModel', data: Mapping[str, Any], images: Images, pseudo: Sequence[int],
+        ids: Sequence[list[int]], step: int,
+    ) -> tuple[list[torch.Tensor], list[list[int]], torch.Tensor, dict[str, float]]:
+        """First student pass: read image 1, mask 1 and the corrupted caption, predict the caption, sample it.
+
+        Returns:
+            Per row the soft caption and its sampled ids; the denoising loss (P,); figures.
+        """
+        base, vocabulary = model.base, model.base.vocabulary
+        rows, replaced = [], []
+        for row, caption in zip(pseudo, ids):
+            generator = base.generator_cpu(step, 'corruption', data['sample_ids'][row])
+            corrupted, positions = corrupt(caption, self.mask_ratio, vocabulary.ordinary_ids, generator)
+            rows.append(base.text_rows.description(int(data['image1'][row]), data['prompt_masks'][row], corrupted))
+            replaced.append(positions)
+        batch, hidden_states = base.read(rows, images)
+        # Position i of the caption is predicted by the state one before it.
+        spans = [
+            hidden_states[index, len(row.input_ids) - len(caption) - 1 : len(row.input_ids) - 1]
+            for index, (row, caption) in enumerate(zip(rows, ids))
+        ]
+        lengths = [len(caption) for caption in ids]
+        logits = list(base.logits(torch.cat(spans)).split(lengths))
+        noise = [base.generator(step, 'gumbel', data['sample_ids'][row]) for row in pseudo]
+        bridged = self.bridge(logits, noise, base.network.token_embeddings(), vocabulary)
+        denoise = positions_loss(logits, ids, replaced)
+        figures = dict(bridge_entropy=bridged.entropy, bridge_agreement=bridged.agreement)
+        return bridged.embeds, bridged.ids, denoise, figures
+
+    def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:
+        image1, image2 = int(data['image1'][row]), int(data['image2'][row])
+        sample_id, caption = data['sample_ids'][row], data['captions'][row]
+        learned = self.answer_weight > 0
+        if caption is not None:
+            yield Passage('Human sentence: find mask 2 in image 2',
+                          rows.segmentation(step, sample_id, image2, caption, self.max_caption_len), learned=learned)
+            return
+        described = rows.description(image1, data['prompt_masks'][row], [rows.vocabulary.pad_id])
+        slotted = rows.segmentation(step, sample_id, image2, torch.zeros(1, 1))
+        length = len(described.input_ids)
+        if self.bridge is None:
+            note, writer = 'Written by the teacher during training.', "teacher's caption"
+        else:
+            note = 'Written by the teacher during training; the student reads it with some tokens replaced'
+            note += f' and learns to restore these (weight {self.denoise_weight:g}).' if self.denoise_weight else '.'
+            writer = "student's caption, as embeddings"
+        yield Passage('First pass: describe mask 1 in image 1', described, note, range(length - 1, length),
+                      f"teacher's caption, at most {self.max_caption_len} tokens")
+        yield Passage('Second pass: find mask 2 in image 2', slotted, '', range(slotted.slot, slotted.slot + 1), writer,
+                      learned)
+
+
+def _without_final_stop(pieces: Sequence[bytes], ids: list[int]) -> list[int]:
+    """Drop a final '.' that stands as a token of its own, unless it is all there is."""
+    return ids[:-1] if len(ids) > 1 and pieces[ids[-1]] == b'.' else ids
