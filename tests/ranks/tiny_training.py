@@ -23,7 +23,7 @@ import dual_loop  # noqa: F401  library shims
 from dual_loop.engine import compat
 from dual_loop.engine.hooks import TeacherEMAHook
 from dual_loop.engine.masters import master_weights
-from dual_loop.models import DualLoopModel
+from dual_loop.models import CaptionLoop, DualLoopModel, MaskLoop, SupervisedLoop
 from llava_sam2.model import VideoLLaVASAMModel
 
 #: ZeRO stage of each mode that runs under DeepSpeed, and whether the module is cast to bf16.
@@ -55,6 +55,7 @@ DEFAULTS = dict(
     workers=0,  # of each loader
     dropout=0.0,  # of LoRA
     validate_every=0,  # so many steps
+    supervised=None,  # a third loop on the samples of loop 2: 'joined' to loop 1's gradient, or with its 'own'
     checkpoint_interval=None,  # save every so many steps, and after the last
     save_total_limit=None,
     cycle=None,  # arguments of CycleHook
@@ -110,10 +111,11 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
                                      'faults'], allow_failed_imports=False),
         experiment_name=work_dir.name,
         model=dict(type='stirred_model', sizes=sizes, seed=case['seed'], checkpointing=case['checkpointing'],
-                   dropout=case['dropout'], nan=case['nan']),
+                   dropout=case['dropout'], nan=case['nan'], supervised=case['supervised']),
         train_dataloader=loader(loop1),
         train_cfg=dict(
             type='DualLoopTrainLoop', loop2_dataloader=loader(loop2), max_steps=case['steps'],
+            loop_dataloaders=dict(supervised=loader(loop2)) if case['supervised'] else None,
             accumulative_counts=case['accumulation'], preview_interval=0, val_interval=case['validate_every'],
             surgery=dict(rule=case['rule'], beta=case['beta'], max_grad_norm=case['clip'])),
         optim_wrapper=dict(type='OptimWrapper', optimizer=OPTIMIZER),
@@ -177,7 +179,8 @@ class SavedSamples(torch.utils.data.Dataset):
 
 
 @MODELS.register_module()
-def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, nan: dict | None) -> DualLoopModel:
+def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, nan: dict | None,
+                  supervised: str | None) -> DualLoopModel:
     """Tiny model with random weights in which no trainable is zero; ``nan`` breaks one loss of one rank."""
     torch.manual_seed(seed)
     base = VideoLLaVASAMModel(tokenizer='assets/tiny', network=sizes, random_weights=True,
@@ -189,7 +192,11 @@ def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, n
             torch.nn.init.normal_(parameter, std=0.1)
     base.random_weights = False  # as if they had been loaded: checkpoints hold the trainables only
     # With little weight on the answer, which both loops learn, the gradients of the loops agree and conflict by turns.
-    model = DualLoopModel(base, topk=16, max_caption_len=6, denoise_weight=0.5, answer_weight=0.1)
+    model = DualLoopModel(base, loops=[
+        MaskLoop(topk=16, max_caption_len=6, denoise_weight=0.5, answer_weight=0.1),
+        CaptionLoop(max_caption_len=6, answer_weight=0.1),
+        *([SupervisedLoop(answer_weight=0.1, joins=dict(joined='loop1', own=None)[supervised])] if supervised else []),
+    ])
     if nan is not None and nan['rank'] == get_rank():
         loop, pending = model.loops[f'loop{nan["loop"]}'], [True]
         original = loop.forward

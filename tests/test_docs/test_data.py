@@ -6,7 +6,6 @@ import re
 import runpy
 import shutil
 from fnmatch import fnmatch
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -54,6 +54,10 @@ UNUSABLE = [
     dict(name='unusable-both', mode='zero2', accumulation=3, shuffle=False,
          samples=('loop1_odd_empty', 'loop2_odd_empty')),
 ]
+THREE_LOOPS = [
+    dict(name='three-loops-joined', mode='zero2', clip=1.0, supervised='joined'),
+    dict(name='three-loops-own', mode='ddp', accumulation=3, supervised='own'),
+]
 #: One loss of one rank is not a number in the third of six steps.
 NAN_STEP = 2
 NAN = [dict(name=f'nan-loop{loop}-{mode}', mode=mode, accumulation=accumulation, clip=1.0, snapshots=True,
@@ -152,7 +156,7 @@ def largest(tensor: torch.Tensor) -> float:
 
 @pytest.fixture(scope='module')
 def covering(run_cases) -> Path:
-    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *NAN]
+    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, *NAN]
     out = run_cases(cases)
     write_table(out, cases)
     return out
@@ -216,6 +220,17 @@ def test_gradients_agree_in_some_steps_and_conflict_in_others(covering):
 def test_without_averaging_the_bound_is_exceeded_a_hundredfold(covering):
     found = compare(covering, UNAVERAGED)
     assert found.weights > 100 * BOUND and found.ema > 100 * BOUND and found.cosine > 100 * LOG_BOUND
+
+
+@pytest.mark.parametrize('case', THREE_LOOPS, ids=names(THREE_LOOPS))
+def test_three_loops_on_two_ranks_equal_one_process(covering, case):
+    found = compare(covering, case)
+    assert found.within, found
+    for step in records(covering, case)[0]['scalars']:
+        assert step['supervised/loss'] > 0
+        # Joined, it is a part of the first of two gradients; else there is a third one, and a Gramian of the two that
+        # reach the mask decoder.
+        assert {'w3', 'cosine13', 'w3/1+3'} <= set(step) if case['supervised'] == 'own' else 'w3' not in step
 
 
 @pytest.mark.parametrize('case', UNUSABLE, ids=names(UNUSABLE))

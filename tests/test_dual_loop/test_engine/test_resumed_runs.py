@@ -112,7 +112,7 @@ def test_three_parts_equal_the_whole(covering, setting):
 def test_workers_and_processes_change_no_more_than_they_should(covering):
     """The settings above would be equal without any effect if dropout and order were not used."""
     [whole] = records(covering, 'plain-1-workers2-whole', 1)
-    orders = [tuple(sum(step[1], [])) for step in whole['order']]
+    orders = [tuple(sum(step['loop1'], [])) for step in whole['order']]
     assert len(set(orders[:3])) == 3 and set(orders[:3]) != set(orders[3:])  # both epochs have an order of their own
     assert sorted(sum(map(list, orders[:6]), [])) == sorted(f'sample{key}' for key in range(12))
 

@@ -3,15 +3,19 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.logging import MessageHub
 
 from dual_loop.engine.hooks import ProgressLine
+from dual_loop.models.dual_loop_model import build_loops
 
 
 @pytest.fixture
 def runner(request):
     hub = MessageHub(request.node.name)
-    return SimpleNamespace(message_hub=hub, iter=9, max_iters=300, _train_loop=object(), val_dataloader=range(4),
+    model = torch.nn.Module()
+    model.loops = build_loops({})
+    return SimpleNamespace(message_hub=hub, model=model, iter=9, max_iters=300, _train_loop=object(), val_dataloader=range(4),
                            train_dataloader=range(4))
 
 
