@@ -1,4 +1,4 @@
-"""The page on own loops, bridges, rules, teachers and mask losses: its code trains from a folder outside the project."""
+"""The page on own parts: its code trains from a folder outside the project."""
 
 import json
 import os
@@ -30,7 +30,10 @@ def train(checkout: Path, config: Path, third: str, *options: str) -> tuple[str,
     return log, [record for record in records if 'loop1/loss' in record]
 
 
-SILENT = "\ncustom_hooks = [hook for hook in custom_hooks if hook['type'].__name__ in ('TeacherEMAHook', 'ReportHook')]\n"
+#: Nothing is measured before and after, which would take most of the time.
+SILENT = """
+custom_hooks = [hook for hook in custom_hooks if hook['type'].__name__ in ('TeacherEMAHook', 'ReportHook')]
+"""
 UNMEASURED = 'val_dataloader = val_cfg = val_evaluator = None\n'
 
 

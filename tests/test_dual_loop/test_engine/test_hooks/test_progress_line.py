@@ -15,8 +15,8 @@ def runner(request):
     hub = MessageHub(request.node.name)
     model = torch.nn.Module()
     model.loops = build_loops({})
-    return SimpleNamespace(message_hub=hub, model=model, iter=9, max_iters=300, _train_loop=object(), val_dataloader=range(4),
-                           train_dataloader=range(4))
+    return SimpleNamespace(message_hub=hub, model=model, iter=9, max_iters=300, _train_loop=object(),
+                           val_dataloader=range(4), train_dataloader=range(4))
 
 
 def test_training_shows_the_mean_of_the_last_steps(runner):
