@@ -1,38 +1,17 @@
 """Names of tensors, against the list of the released 4B model."""
 
-import json
-
 import pytest
-import torch
-
-from llava_sam2.configuration import Sa2VAConfig
 from llava_sam2.key_maps import is_carried, released_table, released_to_training, training_to_released
-from llava_sam2.network import Sa2VANetwork
 
 
-@pytest.fixture(scope='module')
-def released_4b(shared_dir) -> dict[str, list[int]]:
-    file = shared_dir / 'reference' / 'sa2va_4b_hf_keys.json'
-    if not file.is_file():
-        pytest.skip(f'no {file.name} in ../shared/reference')
-    return json.loads(file.read_text())
-
-
-def test_names_and_shapes_of_the_4b_model(released_4b):
-    with torch.device('meta'):
-        network = Sa2VANetwork(Sa2VAConfig(
-            vision_config=dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-                               image_size=448, patch_size=14, attention_bias=True),
-            llm_config=dict(hidden_size=2048, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2,
-                            intermediate_size=11008, vocab_size=151679, tie_word_embeddings=False),
-        ))
-    state = network.state_dict()
+def test_names_and_shapes_of_the_4b_model(released_4b, network_4b):
+    state = network_4b.state_dict()
     shapes = {}
     for name, parts in released_table({own: tensor.shape for own, tensor in state.items()}).items():
         covered = sorted({(part.rows.start, part.rows.stop) for part in parts})
         assert [start for start, _ in covered] == [0] + [stop for _, stop in covered[:-1]], f'{name} has gaps'
         assert all(part.own_rows.stop - part.own_rows.start == part.rows.stop - part.rows.start for part in parts)
-        shapes[name] = [covered[-1][1], *state[parts[0].own].shape[1:]]
+        shapes[name] = (covered[-1][1], *state[parts[0].own].shape[1:])
     assert shapes == {name: shape for name, shape in released_4b.items() if not is_carried(name)}
 
 
