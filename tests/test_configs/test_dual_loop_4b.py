@@ -1,7 +1,5 @@
 """The configuration of the real run: its values, its shapes, and that a dumped copy is the same run."""
 
-import json
-
 import pytest
 import torch
 from mmengine.config import Config

@@ -1,8 +1,8 @@
 """The network against exact outputs of the official modules.
 
 Every folder under tests/golden holds ``weights.safetensors`` under the official training names, ``tensors.safetensors``
-with inputs and fp32 outputs, and ``config.json`` with all sizes. $GOLDEN_DIR adds the folders in it, and ../shared/golden
-its own where it is there.
+with inputs and fp32 outputs, and ``config.json`` with all sizes. $GOLDEN_DIR adds the folders in it, and a folder
+../shared/golden beside the checkout its own.
 """
 
 import json
