@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from llava_sam2.checkpoint import load_pretrained
 from llava_sam2.export import released_state
 from llava_sam2.network import Sa2VANetwork
-from llava_sam2.prompts import ADDED_TOKENS
 from llava_sam2.token_rows import added_token_ids, tokenizer_with_added_tokens
 
 EMBED, HEAD = 'language_model.model.embed_tokens.weight', 'language_model.lm_head.weight'
 ROWS = [f'network.language_model.{name}.token_adapter.trainable_tokens_delta.default'
         for name in ('model.embed_tokens', 'lm_head')]
+ADDED_TOKENS = ('[SEG]', '<p>', '</p>', '<vp>', '</vp>')
 
 
 @pytest.fixture
