@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,24 @@ def real_samples(shared_dir: Path) -> Path:
     if not folder.is_dir():
         pytest.skip('no folder ../shared/real_samples')
     return folder
+
+
+@pytest.fixture(scope='session')
+def released_4b() -> dict[str, tuple[int, ...]]:
+    """Name to shape of every tensor of the released 4B model, as published."""
+    return name_table('sa2va_4b_keys')
+
+
+def name_table(name: str) -> dict[str, tuple[int, ...]]:
+    with gzip.open(CHECKOUT / 'tests' / 'golden' / f'{name}.json.gz') as file:
+        return {name: tuple(shape) for name, shape in json.load(file).items()}
+
+
+@pytest.fixture(scope='session')
+def memory_64() -> dict[str, tuple[int, ...]]:
+    """The same for SAM 2's video memory at a width of 64."""
+    return name_table('memory_64_keys')
+
 
 @pytest.fixture(scope='session')
 def network_sizes() -> dict:

@@ -1,7 +1,5 @@
 """The configuration of the real run: its values, its shapes, and that a dumped copy is the same run."""
 
-import json
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -124,18 +122,14 @@ def test_held_out_pictures_are_left_out_of_every_coco_source(dumped):
         assert each.exclude_image_ids == dict(type='dual_loop.datasets.held_out_image_ids', data_root='data/ref_seg')
 
 
-def test_network_has_the_released_names_and_shapes(dumped, shared_dir):
-    file = shared_dir / 'reference' / 'sa2va_4b_hf_keys.json'
-    if not file.is_file():
-        pytest.skip(f'no {file.name} in ../shared/reference')
+def test_network_has_the_released_names_and_shapes(dumped, released_4b):
     with torch.device('meta'):
         network = Sa2VANetwork(Sa2VAConfig(**dumped.model.base.network))
     state = network.state_dict()
     shapes = {}
     for name, parts in released_table({own: tensor.shape for own, tensor in state.items()}).items():
-        shapes[name] = [max(part.rows.stop for part in parts), *state[parts[0].own].shape[1:]]
-    expected = {name: shape for name, shape in json.loads(file.read_text()).items() if not is_carried(name)}
-    assert shapes == expected
+        shapes[name] = (max(part.rows.stop for part in parts), *state[parts[0].own].shape[1:])
+    assert shapes == {name: shape for name, shape in released_4b.items() if not is_carried(name)}
     llm = network.config.llm_config
     assert (llm.rope_theta, llm.rms_norm_eps, llm.max_position_embeddings) == (1e6, 1e-6, 32768)
     assert network.config.num_image_tokens == 256 and network.config.vision_config.layer_norm_eps == 1e-6

@@ -32,6 +32,18 @@ def other(sizes):
     return Sa2VANetwork(Sa2VAConfig(**sizes)).eval()
 
 
+@pytest.fixture
+def network_4b():
+    """The network of the 4B model, without weights."""
+    with torch.device('meta'):
+        return Sa2VANetwork(Sa2VAConfig(
+            vision_config=dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+                               image_size=448, patch_size=14, attention_bias=True),
+            llm_config=dict(hidden_size=2048, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2,
+                            intermediate_size=11008, vocab_size=151679, tie_word_embeddings=False),
+        ))
+
+
 @pytest.fixture(scope='session')
 def memory():
     """SAM 2's video memory for it, with one layer of attention."""

@@ -208,6 +208,12 @@ def test_configured_weights_of_mask_and_dice(build_base, batch):
     torch.testing.assert_close(second['loss_dice'], 0.5 * first['loss_dice'])
 
 
+def test_weights_points_and_eps_are_those_of_the_published_recipe(build_base):
+    model = build_base(loss_mask=None)
+    assert model.mask_loss.points == dict(num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
+    assert (model.mask_loss.weight, model.mask_loss.dice) == (2.0, dict(weight=0.5, eps=1.0))
+
+
 def test_draws_depend_on_step_and_sample(build_base, batch):
     model = build_base().eval()
     drawn = {model.text_rows.templates(step, name) for step in range(100) for name in ('a', 'b')}
@@ -218,7 +224,7 @@ def test_draws_depend_on_step_and_sample(build_base, batch):
     assert len({model.text_rows.templates(0, name) for name in 'abcde'}) > 1
     warm = build_base(single_template_steps=4)
     assert {warm.text_rows.templates(step, 'a') for step in range(4)} == {
-        (prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
+        ('Please segment {class_name} in this image.', 'It is [SEG].')
     }
     assert warm.text_rows.templates(4, 'a') == model.text_rows.templates(4, 'a')
     losses = [model.supervised_losses(batch, step)['loss_mask'] for step in (0, 0, 1)]

@@ -32,6 +32,13 @@ def test_200_updates_equal_the_recursion_in_float64(monkeypatch, bucket):
         torch.testing.assert_close(ema.values[name].double(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_decay_by_its_closed_form():
+    ema = ExponentialMovingAverage(tensors(a=(1, )).items())
+    for updates, decay in ((0, 0.1), (8, 0.5), (80, 0.9), (890, 0.99), (8990, 0.999), (10**6, 0.999)):
+        ema.num_updates = updates
+        assert ema.decay == pytest.approx(decay, rel=1e-12)
+
+
 def test_constant_parameters_are_approached_by_the_product_of_decays():
     params = tensors(a=(4, ))
     ema = ExponentialMovingAverage(params.items())

@@ -199,3 +199,19 @@ def test_tells_what_both_loops_are_made_of(make_loop, monkeypatch):
     _, _, first, second = said[0].splitlines()
     assert first.split() == ['loop', '1', '-', '4', '-', '100.0%', '-', '-']
     assert second.split()[:4] == ['loop', '2', 'descriptions', '4'] and len(said) == 1
+
+
+def test_the_seed_of_the_run_is_the_models(make_loop):
+    """Another seed of the runner changes what every loss draws; the same one changes nothing."""
+
+    def figures(seed):
+        loop, _, calls = make_loop()
+        loop.runner.seed = seed
+        loop.run()
+        assert loop.raw_model.base.seed == seed
+        [outputs] = [options['outputs'] for name, options in calls if name == 'after_train_iter']
+        return [outputs[f'loop1/{name}'] for name in ('mask', 'dice', 'answer', 'denoise')] + [outputs['loop2/answer']]
+
+    first, again, other = (figures(seed) for seed in (11, 11, 12))
+    assert first == again
+    assert [one == two for one, two in zip(first, other)] == [False] * 5

@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dual_loop.evaluation.predictor import FORCED_ANSWER, Predictor
+from dual_loop.evaluation.predictor import Predictor
 from llava_sam2.portable import prompts
 from llava_sam2.portable.chat import Sa2VAChatModel
 from llava_sam2.portable.network import binary_masks
@@ -52,7 +52,7 @@ def test_a_batch_says_what_each_question_says_alone(predictor, pictures, protoco
             else:
                 assert prediction.logits is None and not prediction.mask.any()
     if protocol == 'forced':
-        assert all(each.has_seg and each.text == FORCED_ANSWER for part in together for each in part)
+        assert all(each.has_seg and each.text == 'It is [SEG].' for part in together for each in part)
 
 
 def test_the_forced_answer_is_that_of_training(base, predictor, pictures):

@@ -1,7 +1,8 @@
 """The network against exact outputs of the official modules.
 
-Every folder under $GOLDEN_DIR (by default ../shared/golden) holds ``weights.safetensors`` under the official training
-names, ``tensors.safetensors`` with inputs and fp32 outputs, and ``config.json`` with all sizes.
+Every folder under tests/golden holds ``weights.safetensors`` under the official training names, ``tensors.safetensors``
+with inputs and fp32 outputs, and ``config.json`` with all sizes. $GOLDEN_DIR adds the folders in it, and a folder
+../shared/golden beside the checkout its own.
 """
 
 import json
@@ -16,16 +17,15 @@ from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.weights.loading import load_pretrained
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', CHECKOUT.parent / 'shared' / 'golden'))
-FOLDERS = sorted(path.parent for path in GOLDEN_DIR.glob('*/tensors.safetensors'))
+CHECKOUT = Path(__file__).resolve().parents[3]
+COMMITTED = CHECKOUT / 'tests' / 'golden'
+ROOTS = [COMMITTED, CHECKOUT.parent / 'shared' / 'golden', *map(Path, filter(None, [os.environ.get('GOLDEN_DIR')]))]
+FOLDERS = sorted({path.parent.resolve() for root in ROOTS for path in root.glob('*/tensors.safetensors')})
 PARTS = ('vision_model', 'mlp1', 'text_hidden_fcs', 'grounding_encoder')
 
 
-@pytest.fixture(scope='module', params=FOLDERS or [None], ids=[f.name for f in FOLDERS] or ['absent'])
+@pytest.fixture(scope='module', params=FOLDERS, ids=[folder.name for folder in FOLDERS])
 def golden(request):
-    if request.param is None:
-        pytest.skip(f'no folder with tensors.safetensors under {GOLDEN_DIR} (set GOLDEN_DIR)')
     folder = request.param
     sizes = json.loads((folder / 'config.json').read_text())
     network = Sa2VANetwork(Sa2VAConfig(
@@ -46,6 +46,11 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
+def test_the_committed_folder_is_among_them():
+    assert COMMITTED / 'small' in FOLDERS
+    assert sum(file.stat().st_size for file in COMMITTED.rglob('*') if file.is_file()) < 2e6
+
+
 @torch.no_grad()
 def test_feature_maps(golden):
     network, tensors = golden
@@ -61,6 +66,16 @@ def test_mask_logits(golden):
     network, tensors = golden
     maps = network.encode_grounding(tensors['g_pixel_values'])
     assert_close(network.decode_masks(maps, tensors['language_embeds']), tensors['mask_logits'])
+
+
+@torch.no_grad()
+def test_first_mask_logits(golden, monkeypatch):
+    network, tensors = golden
+    if 'first_mask_logits' not in tensors:
+        pytest.skip('an older folder without the tensor')
+    monkeypatch.setattr(network.config, 'mask_selection', 'single')
+    maps = network.encode_grounding(tensors['g_pixel_values'])
+    assert_close(network.decode_masks(maps, tensors['language_embeds']), tensors['first_mask_logits'])
 
 
 @torch.no_grad()

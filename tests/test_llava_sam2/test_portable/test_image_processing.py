@@ -5,14 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from llava_sam2.portable.image_processing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    grounding_pixels,
-    normalise,
-    vision_pixels,
-    vision_tiles,
-)
+from llava_sam2.portable.image_processing import grounding_pixels, normalise, vision_pixels, vision_tiles
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.fixture(params=[(90, 61), (33, 140), (48, 48)])
@@ -38,14 +33,14 @@ def test_grounding_pixels_are_within_one_grey_level_of_pil(image):
 def test_vision_pixels_are_normalised(image):
     pixels = vision_pixels(image, 56)
     assert pixels.dtype == torch.float32
-    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD)):
+    for channel, (mean, std) in enumerate(zip(MEAN, STD)):
         levels = (pixels[channel].numpy() * std + mean) * 255
         assert np.abs(levels - pil_resize(image, 56)[channel]).max() <= 1.001
 
 
 def test_normalise_is_the_formula_to_the_last_bits_of_float32():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
-    mean, std = (np.array(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (np.array(each)[:, None, None] for each in (MEAN, STD))
     normalised = normalise(torch.from_numpy(levels))
     assert normalised.dtype == torch.float32
     np.testing.assert_allclose(normalised.numpy(), (levels / 255 - mean) / std, rtol=0, atol=5e-7)
@@ -78,7 +73,7 @@ def test_tiles_are_cut_from_the_closest_grid_and_the_whole_image_is_last(size, m
     assert torch.equal(tiles[-1], vision_pixels(image, 28))
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture = picture.resize((28 * columns, 28 * rows), Image.Resampling.BICUBIC)
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
     for index in range(rows * columns):
         left, top = index % columns * 28, index // columns * 28
         crop = np.asarray(picture.crop((left, top, left + 28, top + 28))).transpose(2, 0, 1)

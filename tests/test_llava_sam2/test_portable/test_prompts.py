@@ -15,15 +15,48 @@ def test_soft_slot_has_the_tokens_of_the_full_prompt(vocabulary, question, class
     assert pieces == vocabulary.encode(prompts.segmentation_prompt(question, 4, class_name))
 
 
-def test_there_are_sixteen_questions_in_pairs():
-    questions = prompts.SEGMENTATION_QUESTIONS
-    assert len(set(questions)) == 16
-    assert all(full[:-1] == bare and full[-1] in '.?' for full, bare in zip(questions[::2], questions[1::2]))
-    assert prompts.EVALUATION_QUESTION in questions
+def test_questions_and_answers_are_those_of_the_released_models():
+    assert prompts.SEGMENTATION_QUESTIONS == (
+        'Can you segment the {class_name} in this image?',
+        'Can you segment the {class_name} in this image',
+        'Please segment {class_name} in this image.',
+        'Please segment {class_name} in this image',
+        'What is {class_name} in this image? Please respond with segmentation mask.',
+        'What is {class_name} in this image? Please respond with segmentation mask',
+        'What is {class_name} in this image? Please output segmentation mask.',
+        'What is {class_name} in this image? Please output segmentation mask',
+        'Could you provide a segmentation mask for the {class_name} in this image?',
+        'Could you provide a segmentation mask for the {class_name} in this image',
+        'Please identify and segment the {class_name} in this image.',
+        'Please identify and segment the {class_name} in this image',
+        'Where is the {class_name} in this picture? Please respond with a segmentation mask.',
+        'Where is the {class_name} in this picture? Please respond with a segmentation mask',
+        'Can you highlight the {class_name} in this image with a segmentation mask?',
+        'Can you highlight the {class_name} in this image with a segmentation mask',
+    )
+    *first, last = prompts.SEGMENTATION_ANSWERS
+    assert first == ['It is [SEG].', 'Sure, [SEG].', 'Sure, it is [SEG].', 'Sure, the segmentation result is [SEG].']
+    assert last.rstrip('.') == '[SEG]'
+
+
+def test_questions_of_evaluation():
+    assert prompts.EVALUATION_QUESTION == 'Please segment {class_name} in this image.'
+    assert prompts.REFERRING_QUESTION == ' Please segment {class_name} in this image.'
+    assert prompts.CAPTION_QUESTION == 'Please generate a detailed description for the given image region.'
+    assert prompts.SHORT_CAPTION_QUESTION == (
+        'Please give me a short description of the region in the picture marked by region1.')
+
+
+def test_special_tokens_in_the_order_of_their_ids():
+    assert prompts.ADDED_TOKENS == ('[SEG]', '<p>', '</p>', '<vp>', '</vp>')
+    assert (prompts.IMG_START, prompts.IMG_CONTEXT, prompts.IMG_END) == ('<img>', '<IMG_CONTEXT>', '</img>')
+    assert (prompts.REGION_START, prompts.REGION_END) == ('<vp>', '</vp>')
+    assert (prompts.SEG, prompts.TERMINATOR, prompts.IMAGE_PLACEHOLDER) == ('[SEG]', '<|end|>', '<image>')
+    assert prompts.answer('It is [SEG].') == 'It is [SEG].<|end|>'
 
 
 def test_segmentation_prompt_is_the_newline_form():
-    assert prompts.segmentation_prompt(prompts.EVALUATION_QUESTION, 2, 'a dog') == (
+    assert prompts.segmentation_prompt('Please segment {class_name} in this image.', 2, 'a dog') == (
         '<|user|>\n<img><IMG_CONTEXT><IMG_CONTEXT></img>\nPlease segment a dog in this image.<|end|>\n<|assistant|>\n'
     )
 

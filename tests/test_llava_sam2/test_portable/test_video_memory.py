@@ -1,31 +1,16 @@
-"""SAM 2's video memory: names and shapes, against the released 4B model and the golden weights."""
+"""SAM 2's video memory: names and shapes, against the released 4B model and official modules of a smaller width."""
 
-import json
-
-import pytest
-from safetensors import safe_open
-
-from llava_sam2.portable.key_maps import is_carried, training_to_released
+from llava_sam2.portable.key_maps import is_carried
 from llava_sam2.portable.video_memory import expected_video_memory, video_memory_shapes
 
 
-def test_shapes_of_the_4b_model(shared_dir):
-    file = shared_dir / 'reference' / 'sa2va_4b_hf_keys.json'
-    if not file.is_file():
-        pytest.skip(f'no {file.name} in ../shared/reference')
-    released = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
-    assert video_memory_shapes() == {name: shape for name, shape in released.items() if is_carried(name)}
-    assert expected_video_memory(released, 256) == video_memory_shapes()
+def test_shapes_of_the_4b_model(released_4b):
+    assert video_memory_shapes() == {name: shape for name, shape in released_4b.items() if is_carried(name)}
+    assert expected_video_memory(released_4b, 256) == video_memory_shapes()
 
 
-def test_shapes_of_a_small_model(shared_dir):
-    file = shared_dir / 'golden' / 'tiny' / 'weights.safetensors'
-    if not file.is_file():
-        pytest.skip('no ../shared/golden/tiny')
-    with safe_open(file, 'pt') as handle:
-        shapes = {training_to_released(name): tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}
-    expected = expected_video_memory(shapes, 64)
-    assert expected == {name: shape for name, shape in shapes.items() if is_carried(name)} and len(expected) == 77
+def test_shapes_of_a_small_model(memory_64):
+    assert expected_video_memory(memory_64, 64) == memory_64 and len(memory_64) == 77
 
 
 def test_all_or_none():

@@ -55,7 +55,8 @@ def test_may_be_ending(vocabulary):
 
 
 def test_special_tokens(vocabulary):
-    names = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<img>', '</img>', '<IMG_CONTEXT>', *prompts.ADDED_TOKENS]
+    names = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<img>', '</img>', '<IMG_CONTEXT>',
+             '[SEG]', '<p>', '</p>', '<vp>', '</vp>']
     reserved = range(len(vocabulary.tokenizer), vocabulary.size)
     expected = {vocabulary.id_of(name) for name in names} | set(reserved)
     assert set(vocabulary.special.nonzero()[:, 0].tolist()) == expected
@@ -64,8 +65,8 @@ def test_special_tokens(vocabulary):
 def test_what_a_caption_may_contain_and_begin_with(vocabulary):
     for index in range(vocabulary.size):
         text = '' if vocabulary.special[index] else vocabulary.pieces[index].decode('latin-1')
-        ends = any(text.endswith(prompts.TERMINATOR[:n]) for n in range(1, len(prompts.TERMINATOR) + 1))
-        banned = bool(vocabulary.special[index]) or ends or prompts.TERMINATOR in text
+        ends = any(text.endswith('<|end|>'[:n]) for n in range(1, 8))
+        banned = bool(vocabulary.special[index]) or ends or '<|end|>' in text
         assert vocabulary.not_in_caption[index] == banned, (index, text)
         assert (index in vocabulary.ordinary_ids) == (not banned)
         assert vocabulary.cannot_begin[index] == (banned or not text.strip(' \t\n\v\f\r')), (index, text)

@@ -81,21 +81,10 @@ def test_sharded_folder_and_training_names(network, tensors, other, tmp_path):
     refused(Sa2VANetwork(other.config), tmp_path, 'shard1.safetensors is missing')
 
 
-def test_names_and_shapes_of_the_4b_model_and_back(shared_dir):
-    file = shared_dir / 'reference' / 'sa2va_4b_hf_keys.json'
-    if not file.is_file():
-        pytest.skip(f'no {file.name} in ../shared/reference')
-    released = {name: tuple(shape) for name, shape in json.loads(file.read_text()).items()}
-    with torch.device('meta'):
-        network = Sa2VANetwork(Sa2VAConfig(
-            vision_config=dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-                               image_size=448, patch_size=14, attention_bias=True),
-            llm_config=dict(hidden_size=2048, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2,
-                            intermediate_size=11008, vocab_size=151679, tie_word_embeddings=False),
-        ))
-    assert released_shapes(network) | video_memory_shapes() == released and len(released) == 1685
-    network.carried = {name: torch.empty(shape, device='meta') for name, shape in video_memory_shapes().items()}
-    assert {name: tuple(planned.shape) for name, planned in release_of(network).items()} == released
+def test_names_and_shapes_of_the_4b_model_and_back(released_4b, network_4b):
+    assert released_shapes(network_4b) | video_memory_shapes() == released_4b and len(released_4b) == 1685
+    network_4b.carried = {name: torch.empty(shape, device='meta') for name, shape in video_memory_shapes().items()}
+    assert {name: tuple(planned.shape) for name, planned in release_of(network_4b).items()} == released_4b
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import save_file
 
 from llava_sam2.portable.network import Sa2VANetwork
-from llava_sam2.portable.prompts import ADDED_TOKENS
 from llava_sam2.weights.export import released_state
 from llava_sam2.weights.loading import load_pretrained
 from llava_sam2.weights.token_rows import added_token_ids, tokenizer_with_added_tokens
@@ -15,6 +14,7 @@ from llava_sam2.weights.token_rows import added_token_ids, tokenizer_with_added_
 EMBED, HEAD = 'language_model.model.embed_tokens.weight', 'language_model.lm_head.weight'
 ROWS = [f'network.language_model.{name}.token_adapter.trainable_tokens_delta.default'
         for name in ('model.embed_tokens', 'lm_head')]
+ADDED_TOKENS = ('[SEG]', '<p>', '</p>', '<vp>', '</vp>')
 
 
 @pytest.fixture
@@ -108,9 +108,10 @@ def test_both_loops_train_the_rows(build_loops, make_batch):
     """The caption bridge reads the rows through the one accessor."""
     loops = build_loops(base=dict(train_token_rows=True)).train()
     rows = [loops.trainables()[f'base.{name}'] for name in ROWS]
-    for loss in (loops.loops['loop1'].forward(loops, make_batch(dict(key=1), dict(key=2)), 0)['loss'],
-                 loops.loops['loop2'].forward(loops, make_batch(dict(key=3, caption='a dog', describes=True)), 0)['loss']):
-        grads = torch.autograd.grad(loss, rows)
+    batches = dict(loop1=make_batch(dict(key=1), dict(key=2)),
+                   loop2=make_batch(dict(key=3, caption='a dog', describes=True)))
+    for name, batch in batches.items():
+        grads = torch.autograd.grad(loops(batch, dict(step=0), mode=name)['loss'], rows)
         assert all(grad.isfinite().all() and grad.abs().sum() > 0 for grad in grads)
 
 

@@ -1,0 +1,149 @@
+"""The losses of whole batches and their gradients against plain versions that take one row after the other."""
+
+from itertools import permutations
+
+import plain_loops
+import pytest
+import torch
+
+from llava_sam2 import model as base_model
+from llava_sam2 import text_rows
+from llava_sam2.portable.generation import Decoded
+from llava_sam2.randomness import generator_for
+
+#: Rows of every kind: with and without human sentence, one image and two, an image met twice, no mask in image 2, no
+#: region in image 1.
+HUMAN, HUMAN_PAIR = dict(key=1, caption='A Red dog.'), dict(key=2, caption='a cat on a very long green mat', pair=True)
+PSEUDO, PSEUDO_PAIR = dict(key=3), dict(key=4, pair=True)
+SAME_IMAGE = dict(key=3, caption='it')
+ORDERS = {
+    'pseudo after human': (HUMAN, HUMAN_PAIR, PSEUDO, PSEUDO_PAIR),
+    'pseudo before human': (PSEUDO_PAIR, PSEUDO, HUMAN_PAIR, HUMAN),
+    'alternating': (HUMAN_PAIR, PSEUDO, SAME_IMAGE, PSEUDO_PAIR, HUMAN),
+    'pseudo alone': (PSEUDO_PAIR, PSEUDO),
+    'human alone': (SAME_IMAGE, HUMAN_PAIR),
+}
+#: What the teacher says of a row, by its key.
+SAYS = {3: 'a very big red dog.', 4: 'it'}
+WEIGHTS = (0.07, 0.31, 0.13, 0.29, 0.2)
+
+
+@pytest.fixture(scope='module')
+def model(build_loops):
+    return build_loops(denoise_weight=0.7, answer_weight=0.3, mask_weight=0.6, max_caption_len=30).eval()
+
+
+@pytest.fixture
+def seeded(model, monkeypatch):
+    """Give the model a seed for one test."""
+    return lambda seed: monkeypatch.setattr(model.base, 'seed', seed)
+
+
+def batch_of(make_batch, *rows: dict, broken: dict[int, str] | None = None) -> dict:
+    """A batch with a weight of its own for each row; ``broken`` empties a field of rows."""
+    data = make_batch(*rows)
+    data['row_weights'] = torch.tensor(WEIGHTS[: len(rows)])
+    data['sample_ids'] = [f'row{index} of {rows[index]["key"]}' for index in range(len(rows))]
+    for row, name in (broken or {}).items():
+        data[name][row] = False
+    return data
+
+
+def teach(monkeypatch, model, data, rows) -> dict[int, list[int]]:
+    """Let the teacher say what belongs to the image and region that it is shown, whatever their order."""
+    encode = model.base.vocabulary.encode
+    taught = {index: encode(SAYS[row['key']]) for index, row in enumerate(rows) if row.get('caption') is None}
+
+    def describe(images, image_of_row, regions, *options):
+        found = []
+        for image, region in zip(image_of_row, regions, strict=True):
+            [index] = [index for index in taught
+                       if data['image1'][index] == image and torch.equal(data['prompt_masks'][index], region)]
+            found.append(Decoded(list(taught[index]), True))
+        return found
+
+    monkeypatch.setattr(model.teacher, 'describe', describe)
+    return taught
+
+
+def gradients(model, loss) -> dict[str, torch.Tensor]:
+    names, parameters = zip(*model.trainables().items())
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for name, p, g in zip(names, parameters, found)}
+
+
+def assert_equal(model, out: dict, parts: dict, loss: torch.Tensor) -> None:
+    for name, value in parts.items():
+        assert out[name] == pytest.approx(float(torch.as_tensor(value).detach()), rel=1e-4, abs=1e-5), name
+    torch.testing.assert_close(out['loss'], loss, rtol=1e-4, atol=1e-5)
+    expected = gradients(model, loss)
+    for name, gradient in gradients(model, out['loss']).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=2e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize('order, seed', [*((order, 0) for order in ORDERS), ('alternating', 5)])
+def test_loop1(model, make_batch, monkeypatch, seeded, order, seed):
+    seeded(seed)
+    rows = ORDERS[order]
+    data = batch_of(make_batch, *rows)
+    taught = teach(monkeypatch, model, data, rows)
+    out = model.loops['loop1'].forward(model, data, 3, preview=True)
+    parts, texts, logits = plain_loops.loop1(model, data, 3, seed, taught)
+    loss = parts['mask'] + parts['dice'] + 0.3 * parts['answer'] + 0.7 * parts['denoise']
+    assert_equal(model, out, parts, loss)
+    preview = out['preview']
+    assert preview['captions'] == [texts.get(index, row.get('caption')) for index, row in enumerate(rows)]
+    for mask, expected in zip(preview['predicted'], logits):
+        full = torch.nn.functional.interpolate(expected[None, None], size=(128, 128), mode='bilinear')[0, 0] > 0
+        assert (mask != full).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize('name', ['masks2', 'prompt_masks'])
+@pytest.mark.parametrize('broken', [0, 1, 2])
+def test_loop1_with_a_row_that_cannot_be_used(model, make_batch, monkeypatch, name, broken):
+    rows = (PSEUDO_PAIR, HUMAN, PSEUDO)
+    data = batch_of(make_batch, *rows, broken={broken: name})
+    taught = teach(monkeypatch, model, data, rows)
+    parts, _, _ = plain_loops.loop1(model, data, 0, 0, taught)
+    loss = parts['mask'] + parts['dice'] + 0.3 * parts['answer'] + 0.7 * parts['denoise']
+    assert_equal(model, model.loops['loop1'].forward(model, data, 0), parts, loss)
+
+
+@pytest.mark.parametrize('seed', [0, 5])
+def test_loop2(model, make_batch, seeded, seed):
+    seeded(seed)
+    data = batch_of(make_batch, HUMAN_PAIR, SAME_IMAGE, HUMAN, broken={1: 'masks2'})
+    parts = plain_loops.loop2(model, data, 3, seed)
+    loss = parts['caption'] + 0.3 * parts['answer'] + 0.6 * parts['mask']
+    assert_equal(model, model.loops['loop2'].forward(model, data, 3), parts, loss)
+
+
+def test_supervised_losses(model, make_batch):
+    described = [dict(row, describes=True) for row in (HUMAN_PAIR, HUMAN)]
+    data = batch_of(make_batch, SAME_IMAGE, described[0], dict(key=6, caption='a mat'), described[1])
+    losses, expected = model.base.supervised_losses(data, 2), plain_loops.supervised(model.base, data, 2, 0)
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+    found, plain = gradients(model, sum(losses.values())), gradients(model, sum(expected.values()))
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, plain[name], rtol=2e-3, atol=2e-5, msg=name)
+
+
+def test_every_draw_of_a_row_depends_on_seed_step_and_sample(model, make_batch, monkeypatch, seeded):
+    """Another value of any of the three changes the corruption, the noise, the points and the templates."""
+    made = []
+    for seed, step, name in [(0, 3, 'a'), (1, 3, 'a'), (0, 4, 'a'), (0, 3, 'b'), (0, 3, 'a')]:
+        seeded(seed)
+        data = batch_of(make_batch, PSEUDO)
+        data['sample_ids'] = [name]
+        teach(monkeypatch, model, data, [PSEUDO])
+        draws = []
+        for module in (base_model, text_rows):
+            monkeypatch.setattr(module, 'generator_for', lambda *key, draws=draws, **device: draws.append(
+                generator_for(*key, **device)) or generator_for(*key, **device))
+        model.loops['loop1'].forward(model, data, step)
+        made.append([drawn.initial_seed() for drawn in draws])
+    assert {len(draws) for draws in made} == {4} and len(set(made[0])) == 4
+    assert made[0] == made[4]
+    assert all(not set(one) & set(other) for one, other in permutations(made[:4], 2))
