@@ -93,7 +93,7 @@ class VideoLLaVASAMModel(BaseModel):
 
     Raises:
         ValueError: without ``pretrained`` and without ``random_weights=True``; a run that silently starts from
-            random weights is the most expensive of mistakes (D1).
+            random weights is the most expensive of mistakes.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class VideoLLaVASAMModel(BaseModel):
         if pretrained is None:
             initialise_grounding(self.network)
         else:
-            # Before LoRA wraps the language model: afterwards its tensors have other names (D1).
+            # Before LoRA wraps the language model: docs/decisions.md, "Base weights are loaded before LoRA".
             rows_are_trained = train_token_rows or 'language_model' in trainable
             report = load_pretrained(
                 self.network, source, token_ids=added_token_ids(tokens),
@@ -274,7 +274,7 @@ class VideoLLaVASAMModel(BaseModel):
             return self.network.logits(hidden_states)
 
     def token_loss(self, batch: Batch, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only (D24)."""
+        """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only."""
         rows, columns = (batch.labels != IGNORE).nonzero(as_tuple=True)
         logits = self.logits(hidden_states[rows, columns - 1])
         return token_cross_entropy(logits, batch.labels[rows, columns], rows, len(batch.rows))

@@ -36,7 +36,8 @@ class DualLoopTrainLoop(BaseLoop):
     """Accumulate the gradients of loop 1 and of loop 2, combine them by surgery, clip, step.
 
     The losses run on the raw module and their gradients are averaged over ranks here; the combined gradient reaches
-    the optimizer as the gradient of a surrogate loss through the wrapped model (reference/engine.md, section 3).
+    the optimizer as the gradient of a surrogate loss through the wrapped model
+    (docs/decisions.md, "Surgery acts on averaged gradients").
 
     A resumed run continues exactly: what a step reads and draws depends on its number alone. SIGTERM abandons the
     running step, saves the state after the last finished one and ends the process with status 143.

@@ -23,7 +23,7 @@ BRIDGES = ('gumbel', 'discrete')
 
 @MODELS.register_module()
 class DualLoopModel(BaseModel):
-    """Loop 1 (mask to caption to mask) and loop 2 (caption to mask' to caption) of design section 5.
+    """Loop 1 (mask to caption to mask) and loop 2 (caption to mask' to caption).
 
     Args:
         base: config or instance of :class:`VideoLLaVASAMModel`.
@@ -34,7 +34,7 @@ class DualLoopModel(BaseModel):
         mask_ratio: share of the teacher's tokens that are corrupted before the student reads them.
         answer_weight: weight of the cross-entropy of the answer that holds ``[SEG]``, in both loops.
         denoise_weight: weight of the cross-entropy of the corrupted positions against the teacher's tokens. Without it
-            nothing keeps the captions language (D14).
+            nothing keeps the captions language (docs/decisions.md, "Denoising keeps captions language").
         mask_weight: weight of mask' against the data set's own mask in loop 2; the loop is defined without it.
     """
 

@@ -18,7 +18,7 @@ class Teacher:
 
     Only the trained part of the caption path (LoRA and ``mlp1`` in the standard recipe) has values of its own; the
     rest is the student's. The values are a working copy in the model's dtype, written by the EMA hook, and no buffers:
-    DeepSpeed would cast buffers of the wrapped module (D4).
+    DeepSpeed would cast buffers of the wrapped module.
 
     Args:
         student: the model whose weights are shared.

@@ -347,7 +347,7 @@ def test_empty_mask_never_skips_the_description(build_loops, make_batch, monkeyp
 
 
 def test_loop2_rows_and_labels(build_loops, make_batch, monkeypatch):
-    """Step A supervises the answer, step B the caption with its terminator, and never a pad (D9)."""
+    """Step A supervises the answer, step B the caption with its terminator, and never a pad."""
     model = build_loops(max_caption_len=30)
     vocabulary = model.base.vocabulary
     masks = spy(monkeypatch, model.base, 'segment', lambda args, result: result)
