@@ -212,8 +212,8 @@ class RecordRun(Hook):
     It holds the class of the ``wrapper``, ``stage`` of ZeRO, ``checkpointing``, ``start`` and ``final`` (name -> fp32
     trainable), ``ema``, ``num_updates`` of the EMA, ``exp_avg`` (name -> AdamW's first moment, gathered under
     ZeRO), ``scalars`` (per step, what the loop gives to the log, but no times), ``order`` (per step and loop, the names
-    of the samples), ``history`` (the cosine of every step as the message hub has it), ``masters`` (the fp32 value of the
-    first trainable, at the start and after every step) and ``snapshots`` (per step, digests of weights, EMA and
+    of the samples), ``history`` (the cosine of every step as the message hub has it), ``masters`` (the fp32 value of
+    the first trainable, at the start and after every step) and ``snapshots`` (per step, digests of weights, EMA and
     optimizer state).
     """
 
@@ -229,7 +229,8 @@ class RecordRun(Hook):
         stage = getattr(runner.model, 'zero_optimization_stage', int)()
         saving = trained_model(runner).base.network.language_model.is_gradient_checkpointing
         self.record |= dict(
-            start=weights(runner), masters=[first_master(runner)], wrapper=type(runner.model).__name__, stage=stage, checkpointing=saving)
+            start=weights(runner), masters=[first_master(runner)], wrapper=type(runner.model).__name__, stage=stage,
+            checkpointing=saving)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.record['scalars'].append({name: value for name, value in outputs.items() if 'seconds' not in name}

@@ -7,8 +7,9 @@ the class that the surrounding dict builds.
 import difflib
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config

@@ -240,8 +240,8 @@ class DualLoopModel(BaseModel):
         """
         if None in data['captions']:
             sample = data['sample_ids'][data['captions'].index(None)]
-            raise ValueError(f'{sample} has no caption: data without captions belongs to loop 1 (train_dataloader), not '
-                             'to train_cfg.loop2_dataloader')
+            raise ValueError(f'{sample} has no caption: data without captions belongs to loop 1 (train_dataloader), '
+                             'not to train_cfg.loop2_dataloader')
         base = self.base
         images = base.encode(data['pixel_values'], data['g_pixel_values'])
         captions = data['captions']

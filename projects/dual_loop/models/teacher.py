@@ -33,8 +33,7 @@ class Teacher:
 
     def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
         """Write the working copy from averages that hold at least the caption path."""
-        for name, value in self.values.items():
-            parameter = self.parameters[name]
+        for name, parameter in self.parameters.items():
             # The model may have moved to another device since the copy was made.
             self.values[name] = averages[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
 

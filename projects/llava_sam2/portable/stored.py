@@ -118,7 +118,7 @@ def _open_safetensors(path: Path, files: list[Path]) -> TensorFile:
             handle = safe_open(file, framework='pt')
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f'{file} is not a whole safetensors file ({error}); download it again') from error
-        for name in handle.keys():
+        for name in handle.keys():  # noqa: SIM118 (not iterable itself)
             if name in found.tensors:
                 raise CheckpointError(f'{path} holds {name} twice, in {found.tensors[name].file.name} and {file.name}')
             entry = handle.get_slice(name)

@@ -5,8 +5,8 @@ Objects are dicts with shape, colour, size, texture, accent, x, y (centre in pix
 
 import re
 
-COLOURS = 'red orange yellow green cyan blue purple pink'.split()
-SHAPES = 'circle square triangle star ring cross heart'.split()
+COLOURS = ['red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink']
+SHAPES = ['circle', 'square', 'triangle', 'star', 'ring', 'cross', 'heart']
 TEXTURE = {'plain': 'plain', 'striped': 'striped', 'stripes': 'striped', 'dotted': 'dotted', 'dots': 'dotted',
            'checked': 'checked', 'checks': 'checked'}
 SIZE = {'small': 'small', 'little': 'small', 'large': 'large', 'big': 'large'}

@@ -52,7 +52,7 @@ def test_the_nearer_object_hides_the_farther_one():
     _, masks, visible = drawn(far, near)
     assert np.array_equal(masks[1], top)
     assert not (masks[0] & masks[1]).any()
-    assert ((masks[0] ^ (whole & ~top))).sum() <= 4  # pixels that both outlines cross
+    assert (masks[0] ^ (whole & ~top)).sum() <= 4  # pixels that both outlines cross
     assert visible[0] == pytest.approx(masks[0].sum() / whole.sum(), abs=0.02) and visible[0] < 0.95
 
 
@@ -67,7 +67,7 @@ def test_sampled_scenes_are_as_promised():
     for index in range(40):
         scene, image, masks = draw_scene(np.random.default_rng([1, index]))
         assert image.shape == (scene.height, scene.width, 3) and image.dtype == np.uint8
-        assert 224 <= min(image.shape[:2]) and max(image.shape[:2]) <= 320
+        assert min(image.shape[:2]) >= 224 and max(image.shape[:2]) <= 320
         assert 2 <= len(scene.objects) == len(masks) <= 6 and masks.sum(0).max() <= 1
         assert len({item.look for item in scene.objects}) == len(scene.objects)
         assert render_scene(scene)[2].min() >= MIN_VISIBLE
@@ -76,8 +76,8 @@ def test_sampled_scenes_are_as_promised():
             rows, columns = np.nonzero(mask)
             extent = max(np.ptp(rows), np.ptp(columns)) + 1
             assert 0.75 * low < extent / scene.side < 1.25 * high
-            assert 0 < rows.min() and rows.max() < scene.height - 1
-            assert 0 < columns.min() and columns.max() < scene.width - 1
+            assert rows.min() > 0 and rows.max() < scene.height - 1
+            assert columns.min() > 0 and columns.max() < scene.width - 1
 
 
 def test_pictures_differ_from_scene_to_scene():

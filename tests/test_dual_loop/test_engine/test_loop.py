@@ -155,7 +155,7 @@ def test_dropout_is_drawn_anew_for_every_step_batch_loop_and_rank(make_loop, mon
         loop, _, _ = make_loop(batch_size=1, max_steps=2, accumulative_counts=2)
         model = loop.raw_model
         for mode in ('loop1', 'loop2'):
-            def noting(data, original=getattr(model, mode), **kwargs):
+            def noting(data, original=getattr(model, mode), **kwargs):  # noqa: B008 (of this turn of the loop)
                 seeds.append(torch.initial_seed())
                 return original(data, **kwargs)
             monkeypatch.setattr(model, mode, noting)

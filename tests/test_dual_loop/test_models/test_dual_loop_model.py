@@ -415,7 +415,7 @@ def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(
         model = build_loops(base=dict(checkpointing=checkpointing), denoise_weight=0.5).train()
         layout = FlatLayout.from_params(model.trainables().items())
         layer, calls = model.base.network.language_model.model.layers[0], []
-        layer.self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+        layer.self_attn.register_forward_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
         loss = model(batch, dict(step=0), mode=loop)['loss']
         forward = calls.count(True)
         grads = torch.autograd.grad(loss, list(model.trainables().values()), allow_unused=True)

@@ -172,9 +172,8 @@ def test_swapped_exchanges_pointers_and_restores_them():
     with swapped(params, values):
         assert all(param.data_ptr() == values[name].data_ptr() and (param == 7).all() for name, param in params.items())
     assert restored()
-    with pytest.raises(RuntimeError, match='inside'):
-        with swapped(params, values):
-            raise RuntimeError('inside')
+    with pytest.raises(RuntimeError, match='inside'), swapped(params, values):
+        raise RuntimeError('inside')
     assert restored() and all((value == 7).all() for value in values.values())
 
 
@@ -186,7 +185,6 @@ def test_swapped_refuses_what_does_not_fit_before_it_changes_anything():
         (dict(a=torch.zeros(3), b=torch.zeros(3)), ValueError, r"'b': the parameter is torch.float32 \(2,\)"),
         (dict(a=torch.zeros(3), b=torch.zeros(2).bfloat16()), ValueError, "'b': the parameter is torch.float32"),
     ):
-        with pytest.raises(error, match=message):
-            with swapped(params, values):
-                pytest.fail('the block must not run')
+        with pytest.raises(error, match=message), swapped(params, values):
+            pytest.fail('the block must not run')
         assert {name: param.data_ptr() for name, param in params.items()} == pointers

@@ -23,7 +23,6 @@ from llava_sam2.portable.key_maps import is_carried
 from llava_sam2.portable.network import Sa2VANetwork, binary_masks
 from llava_sam2.portable.regions import region_grid
 from llava_sam2.portable.rows import caption_row, segmentation_row
-from llava_sam2.portable.sequences import pad_rows
 from llava_sam2.portable.video_memory import video_memory_shapes
 from llava_sam2.weights.export import release_of, write_release
 
@@ -270,10 +269,9 @@ def test_the_folder(folders):
 
 def test_a_fault_leaves_nothing(random_model, tmp_path, monkeypatch):
     tokenizer = random_model.vocabulary.tokenizer
-    with pytest.raises(OSError, match='full'):
-        with monkeypatch.context() as patch:
-            patch.setattr(type(tokenizer), 'save_pretrained', lambda *args: (_ for _ in ()).throw(OSError('disk full')))
-            write_release(random_model.network, tmp_path / 'out', tokenizer)
+    with pytest.raises(OSError, match='full'), monkeypatch.context() as patch:
+        patch.setattr(type(tokenizer), 'save_pretrained', lambda *args: (_ for _ in ()).throw(OSError('disk full')))
+        write_release(random_model.network, tmp_path / 'out', tokenizer)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / 'out').mkdir()
     with pytest.raises(FileExistsError, match='remove it'):
