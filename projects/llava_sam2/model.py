@@ -159,7 +159,7 @@ class VideoLLaVASAMModel(BaseModel):
         self.random_weights = random_weights
         #: Fingerprint of the weights that training starts from.
         self.fingerprint = 'random weights' if random_weights else report.fingerprint
-        self.loss_mask = dict(weight=2.0, num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
+        self.loss_mask: dict = dict(weight=2.0, num_points=12544, oversample_ratio=3.0, importance_ratio=0.75)
         self.loss_mask.update(loss_mask or {})
         self.loss_dice = dict(weight=0.5, eps=1.0)
         self.loss_dice.update(loss_dice or {})
@@ -289,7 +289,7 @@ class VideoLLaVASAMModel(BaseModel):
             raise ValueError('every segmentation row needs exactly one supervised [SEG]')
         with self.precision():
             embeds = self.network.text_hidden_fcs(hidden_states[rows, columns])
-        return self.decode_masks(embeds, [row.image for row in batch.rows], images)
+        return self.decode_masks(embeds, [row.image for row in batch.rows], images)  # type: ignore[misc]
 
     def decode_masks(self, seg_embeds: torch.Tensor, image_of_row: Sequence[int], images: Images) -> torch.Tensor:
         """Mask logits (R, h, w) for ``[SEG]`` embeddings (R, d) of rows that may share images."""

@@ -15,7 +15,7 @@ LOADERS = {
 }
 
 
-def dataset_settings(cfg: Config) -> dict[str, list[dict]]:
+def dataset_settings(cfg: Config) -> dict[str, list[Mapping]]:
     """The settings of each single data set, not built yet; a ``ConcatDataset`` is taken apart.
 
     Args:
@@ -45,7 +45,7 @@ def dataset_settings(cfg: Config) -> dict[str, list[dict]]:
     return found
 
 
-def build_dataset(settings: dict) -> Dataset:
+def build_dataset(settings: Mapping) -> Dataset:
     """One data set from its settings, by mmengine's registry; XTuner's is not asked."""
     return DATASETS.build(settings)
 
@@ -57,7 +57,7 @@ def _at(cfg: Config, key: str) -> Any:
     return value
 
 
-def _single(settings: Mapping) -> Iterator[dict]:
+def _single(settings: Mapping) -> Iterator[Mapping]:
     # The type is not looked at: in a lazy config that would import XTuner for its ConcatDataset.
     if 'datasets' in settings:
         for each in settings['datasets']:

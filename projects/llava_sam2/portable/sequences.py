@@ -68,7 +68,7 @@ class Batch:
 
     def first(self, count: int) -> 'Batch':
         """The first ``count`` rows."""
-        return Batch(
+        return Batch(  # type: ignore[call-arg]
             self.rows[:count],
             *(getattr(self, name)[:count] for name in (
                 'input_ids', 'attention_mask', 'position_ids', 'labels', 'visual_mask', 'slot_mask', 'starts'
