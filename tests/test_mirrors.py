@@ -20,6 +20,7 @@ COVERED_BY = {
     'projects/dual_loop/engine/unwrapped.py': 'tests/test_dual_loop/test_engine/test_distributed.py',
     'projects/dual_loop/evaluation/command_line.py': 'tests/test_tools/test_eval_refcoco.py',
     'projects/dual_loop/evaluation/cycle_probe.py': 'tests/test_dual_loop/test_evaluation/test_cycle.py',
+    'projects/dual_loop/loop_names.py': 'tests/test_dual_loop/test_models/test_supervised_loop.py',
     'projects/dual_loop/models/caption_loop.py': 'tests/test_dual_loop/test_models/test_row_by_row.py',
     'projects/dual_loop/models/loop.py': 'tests/test_dual_loop/test_models/test_supervised_loop.py',
     'projects/dual_loop/models/mask_loop.py': 'tests/test_dual_loop/test_models/test_row_by_row.py',

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,8 @@ def private_memory(process: int | str = 'self') -> int:
 
 def children(process: int) -> Iterator[str]:
     for file in Path(f'/proc/{process}/task').glob('*/children'):
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
             yield from file.read_text().split()
-        except (FileNotFoundError, ProcessLookupError):  # a thread that has ended
-            pass
 
 
 class FreshProcess:

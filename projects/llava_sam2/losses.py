@@ -20,7 +20,8 @@ class PointMaskLoss:
     def __init__(self, weight: float = 2.0, num_points: int = 12544, oversample_ratio: float = 3.0,
                  importance_ratio: float = 0.75, dice: Mapping[str, float] | None = None):
         self.weight = weight
-        self.points = dict(num_points=num_points, oversample_ratio=oversample_ratio, importance_ratio=importance_ratio)
+        self.points: dict = dict(
+            num_points=num_points, oversample_ratio=oversample_ratio, importance_ratio=importance_ratio)
         self.dice = dict(weight=0.5, eps=1.0) | dict(dice or {})
 
     def __call__(

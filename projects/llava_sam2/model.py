@@ -94,7 +94,7 @@ class VideoLLaVASAMModel(BaseModel):
 
     Raises:
         ValueError: without ``pretrained`` and without ``random_weights=True``; a run that silently starts from
-            random weights is the most expensive of mistakes (D1).
+            random weights is the most expensive of mistakes.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class VideoLLaVASAMModel(BaseModel):
         if pretrained is None:
             initialise_grounding(self.network)
         else:
-            # Before LoRA wraps the language model: afterwards its tensors have other names (D1).
+            # Before LoRA wraps the language model: docs/decisions.md, "Base weights are loaded before LoRA".
             rows_are_trained = train_token_rows or 'language_model' in trainable
             report = load_pretrained(
                 self.network, source, token_ids=added_token_ids(tokens),
@@ -283,7 +283,7 @@ class VideoLLaVASAMModel(BaseModel):
             return self.network.logits(hidden_states)
 
     def token_loss(self, batch: Batch, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only (D24)."""
+        """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only."""
         rows, columns = (batch.labels != IGNORE).nonzero(as_tuple=True)
         logits = self.logits(hidden_states[rows, columns - 1])
         return token_cross_entropy(logits, batch.labels[rows, columns], rows, len(batch.rows))
@@ -298,7 +298,7 @@ class VideoLLaVASAMModel(BaseModel):
             raise ValueError('every segmentation row needs exactly one supervised [SEG]')
         with self.precision():
             embeds = self.network.text_hidden_fcs(hidden_states[rows, columns])
-        return self.decode_masks(embeds, [row.image for row in batch.rows], images)
+        return self.decode_masks(embeds, [row.image for row in batch.rows], images)  # type: ignore[misc]
 
     def decode_masks(self, seg_embeds: torch.Tensor, image_of_row: Sequence[int], images: Images) -> torch.Tensor:
         """Mask logits (R, h, w) for ``[SEG]`` embeddings (R, d) of rows that may share images."""

@@ -10,8 +10,7 @@ from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.key_maps import is_carried, released_table
 from llava_sam2.portable.network import Sa2VANetwork
 
-# As documented for the base recipe (reference/protocol.md), the predecessor's main run (predecessor.md 6.2, column
-# train1500) and the design.
+# The published base recipe and the settings of docs/decisions.md, "Settings of the 4B run".
 VALUES = {
     'model.base.pretrained': 'pretrained/Sa2VA-4B',
     'model.base.tokenizer': 'pretrained/Sa2VA-4B',
@@ -102,7 +101,7 @@ def test_data_sets(dumped):
                                                            dumped.train_cfg.loop2_dataloader))
     kinds = [each.type.rpartition('.')[2] for each in loop1]
     assert kinds == ['SAVPairDataset', 'SA1BDataset', 'OpenImagesDataset'] + 3 * ['RefCOCODataset']
-    # SA-1B's cap of the predecessor counted pictures, 103 masks in each (51 328 in 500, reference/data.md).
+    # SA-1B's cap of the earlier code counted pictures, 103 masks in each (51 328 in 500).
     assert [each.max_samples for each in loop1[:3]] == [200_000, 10_000 * 103, 100_000]
     assert [(each.dataset, each.split, each.split_by, each.repeats) for each in loop1[3:]] == [
         ('refcoco', 'train', 'unc', 1), ('refcoco+', 'train', 'unc', 1), ('refcocog', 'train', 'umd', 1)]

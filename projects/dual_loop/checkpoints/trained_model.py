@@ -31,7 +31,7 @@ def build(cfg: Config, base: str | None) -> tuple[torch.nn.Module, VideoLLaVASAM
 
 
 def check_base(trained: Trained, base: VideoLLaVASAMModel, checkpoint: str) -> None:
-    """Refuse to add what was learned on other weights than these (D2).
+    """Refuse to add what was learned on other weights than these: LoRA means nothing on another base.
 
     Raises:
         CheckpointError: naming both fingerprints.

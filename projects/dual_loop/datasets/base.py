@@ -294,7 +294,7 @@ class GroundedDataset(Dataset):
         return dict(prompt_masks=region_grid(torch.from_numpy(mask), self.region_grid),
                     masks=torch.from_numpy(area_mask(mask, self.grounding_size)))
 
-    def identity(self, row: int) -> dict[str, str]:
+    def identity(self, row: int) -> dict[str, Any]:
         """Where a sample comes from."""
         return dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes,
                     image_key=f'{self.source}:{self.path(row)}')
@@ -370,8 +370,8 @@ class GroundedDataset(Dataset):
     def _region_tokens(self) -> np.ndarray:
         columns = ('box_width', 'box_height', 'area', 'image_width', 'image_height')
         unknown = np.full(len(self.index), np.nan)
-        return region_token_estimate(*(self.index[name] if name in self.index else unknown for name in columns),
-                                     grid=self.region_grid)
+        found = (self.index[name] if name in self.index else unknown for name in columns)  # noqa: SIM401 (no mapping)
+        return region_token_estimate(*found, grid=self.region_grid)  # type: ignore[misc,arg-type]
 
 
 def build(spec: Callable | dict) -> Any:

@@ -56,7 +56,7 @@ def check_source(settings: Mapping, num_samples: int = 3) -> Report:
             check_content(dataset, num_samples, report)
     except Exception as error:  # whatever it is, the other sources are to be checked too
         report.problems.append(explain(error))
-    report.add('licence', next(data_terms(settings | dict(type=kind))))
+    report.add('licence', next(data_terms(dict(settings, type=kind))))
     if 'prepare' not in settings and kind.obtain:
         report.add('from', kind.obtain)
     return report

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -263,7 +263,7 @@ def locate_images(images: Iterable[tuple[str, tuple[int, int, int]]],
     return places
 
 
-def region_row(region: object, frames: dict[int, tuple[int, int, int]]) -> dict[str, object]:
+def region_row(region: Any, frames: dict[int, tuple[int, int, int]]) -> dict[str, Any]:
     """The columns that one region gives, from the first of its image's frames that has a mask.
 
     Raises:

@@ -7,18 +7,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from torch.utils.data import Dataset
 
-
-def loop_title(name: str) -> str:
-    """A loop's name in words: ``loop 1`` for ``loop1``; other names are words already."""
-    return f'loop {name[4:]}' if name.startswith('loop') and name[4:].isdecimal() else name
+from dual_loop.loop_names import loader_key, loop_title
 
 
-def loader_key(name: str) -> str:
-    """Where the data loader of a loop other than the first stands in a config."""
-    return 'train_cfg.loop2_dataloader' if name == 'loop2' else f'train_cfg.loop_dataloaders.{name}'
-
-
-def dataset_settings(cfg: Config) -> dict[str, list[dict]]:
+def dataset_settings(cfg: Config) -> dict[str, list[Mapping]]:
     """The settings of each single data set, not built yet; a ``ConcatDataset`` is taken apart.
 
     Args:
@@ -76,7 +68,7 @@ def _key(cfg: Config, name: str) -> str:
     return f'train_cfg.loop_dataloaders.{name}' if in_table else loader_key(name)
 
 
-def build_dataset(settings: dict) -> Dataset:
+def build_dataset(settings: Mapping) -> Dataset:
     """One data set from its settings, by mmengine's registry; XTuner's is not asked."""
     return DATASETS.build(settings)
 
@@ -88,7 +80,7 @@ def _at(cfg: Config, key: str) -> Any:
     return value
 
 
-def _single(settings: Mapping) -> Iterator[dict]:
+def _single(settings: Mapping) -> Iterator[Mapping]:
     # The type is not looked at: in a lazy config that would import XTuner for its ConcatDataset.
     if 'datasets' in settings:
         for each in settings['datasets']:

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,7 +98,7 @@ class Table:
     def __contains__(self, name: str) -> bool:
         return name in self.values.schema.names
 
-    def __getitem__(self, name: str) -> np.ndarray | Strings:
+    def __getitem__(self, name: str) -> Any:  # a union of both would be of no use to a type checker
         if name not in self._columns:
             column = self.values.column(name)
             values = column.chunk(0) if column.num_chunks else pa.array([], column.type)
@@ -130,7 +131,7 @@ class TableBuilder:
     def __len__(self) -> int:
         return self._rows
 
-    def append(self, **row: int | float | str) -> None:
+    def append(self, **row: Any) -> None:
         """Add one row; it must name every column."""
         if row.keys() != self.kinds.keys():
             raise ValueError(f'a row has the columns {sorted(row)}, the table {sorted(self.kinds)}')

@@ -156,8 +156,8 @@ def _open(folder: Path, source: IndexSource) -> StoredIndex | None:
 def _make(folder: Path, name: str, source: IndexSource, arguments: dict, build: Callable) -> StoredIndex:
     started = time.monotonic()
     # Looked at before the index is made: what changes meanwhile is noticed next time.
-    state = dict(version=_VERSION, arguments=arguments, files=_files(source),
-                 directories={path: _directory(path) for root in source.folders for path, _, _ in walk(root)})
+    state: dict = dict(version=_VERSION, arguments=arguments, files=_files(source),
+                       directories={path: _directory(path) for root in source.folders for path, _, _ in walk(root)})
     tables = build()
     rows = {each: len(table) for each, table in tables.items()}
     state |= dict(tables=rows, digest=digest(tables))

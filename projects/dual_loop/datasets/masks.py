@@ -92,7 +92,7 @@ def area_mask(mask: np.ndarray, size: int) -> np.ndarray:
         return inside
     # One axis at a time, since OpenCV's area mode is exact in both directions only for that, and of the other axis
     # only what the object covers.
-    rows = _extent(mask.any(axis=1))
+    rows = _extent(np.any(mask, axis=1))
     part = cv2.resize(mask[rows].astype(np.float32), (size, rows.stop - rows.start), interpolation=cv2.INTER_AREA)
     columns = _extent(part.any(axis=0))
     coverage = np.zeros((mask.shape[0], columns.stop - columns.start), dtype=np.float32)

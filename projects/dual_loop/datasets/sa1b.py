@@ -123,7 +123,8 @@ def read_annotations(path: Path) -> tuple[tuple[float, float], list[dict]]:
         raise BadSample('has no list of annotations', path)
     image = content.get('image')
     image = image if isinstance(image, dict) else {}
-    return tuple(_numbers([image.get('width'), image.get('height')], 2)), annotations
+    width, height = _numbers([image.get('width'), image.get('height')], 2)
+    return (width, height), annotations
 
 
 def _identity(annotation: dict, position: int) -> int:

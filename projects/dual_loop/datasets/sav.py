@@ -113,7 +113,7 @@ class SAVPairDataset(GroundedDataset):
         return video_of(path) if self._is_release else path
 
     def load(self, row: int, index: int) -> dict[str, Any]:
-        sample = {}
+        sample: dict[str, Any] = {}
         frames = self._release_frames(row, index) if self._is_release else self._stored_frames(row)
         for suffix, (number, image, mask) in zip('12', frames):
             regions = self.regions(mask)
@@ -155,10 +155,11 @@ class SAVPairDataset(GroundedDataset):
         for frame, image in zip(pair, images):
             if frame >= len(masklets) or number >= len(masklets[frame]) or not masklets[frame][number]:
                 raise BadSample(f'object {number} has gone from annotated frame {frame} since the index was made', path)
-            code, size = masklets[frame][number], list(image.shape[1:])
+            code, (height, width) = masklets[frame][number], image.shape[1:]
+            size = [height, width]
             if code['size'] != size:
                 raise BadSample(f'frames have the height and width {size}, their masks {code["size"]}', video)
-            yield FRAMES_PER_MASK * frame, image, decode_segmentation(code, *size, path)
+            yield FRAMES_PER_MASK * frame, image, decode_segmentation(code, height, width, path)
 
 
 def video_of(annotation_file: Path) -> Path:
@@ -170,7 +171,7 @@ def _object_id(file: str, number: int) -> str:
     return f'{file.removesuffix(".json")}_{number}'
 
 
-def _samples_of(item: tuple[Path, list[str], tuple[int, int]]) -> tuple[Table, list[tuple[str, Path, str]]]:
+def _samples_of(item: tuple[Path, list[str], tuple[int, int]]) -> tuple[Table, list[tuple[str, str | Path, str]]]:
     """The rows of some annotation files of the release, and (sample id, path, reason) of what is bad there."""
     root, files, gap = item
     builder = TableBuilder(file=str, object=int, visible=str, box_width=float, box_height=float, area=float,
@@ -200,7 +201,8 @@ def _list_object(builder: TableBuilder, file: str, number: int, masklets: list, 
     if not len(pairs(visible, gap)):
         return
     code = masklets[visible.argmax()][number]
-    mask = decode_segmentation(code, *code['size'], path)
+    height, width = code['size']
+    mask = decode_segmentation(code, height, width, path)
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         raise BadSample('the mask is empty', path)

@@ -116,7 +116,8 @@ def attribute_expressions(scene, target, surplus=1):
     Returns:
         list[Expression]: From fewest attributes to most; never empty, since no two objects of a scene look alike.
     """
-    found, shortest = [], len(NAMED)
+    found: list[Expression] = []
+    shortest = len(NAMED)
     for count in range(1, len(NAMED) + 1):
         if found and count > shortest + surplus:
             break

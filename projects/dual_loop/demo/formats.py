@@ -77,7 +77,7 @@ def write_sa1b(folder, rngs, start):
     for number, rng in enumerate(rngs, start + 1):
         scene, image, masks = draw_scene(rng)
         annotations = []
-        for k, (item, mask) in enumerate(zip(scene.objects, masks)):
+        for k, mask in enumerate(masks):
             row, column = np.argwhere(mask)[mask.sum() // 2]
             annotations.append(dict(
                 id=number * 100 + k, segmentation=mask_rle(mask), area=int(mask.sum()), bbox=mask_box(mask),

@@ -93,7 +93,8 @@ def demo_corpus(seed, n):
     Returns:
         list[str]: `n` texts, expressions and descriptions in turn.
     """
-    texts, index = [], 0
+    texts: list[str] = []
+    index = 0
     while len(texts) < n:
         rng = np.random.default_rng([seed, CORPUS_SOURCE, index])
         scene = sample_scene(rng)
@@ -161,7 +162,7 @@ def _build(root, images, seed, workers, progress, names):
     tasks = [(partial, seed, name, start, min(start + CHUNK, count))
              for name, count in counts.items() for start in range(0, count, CHUNK)]
     workers = min(workers or min(16, len(os.sched_getaffinity(0))), len(tasks))
-    records = {name: [] for name in names}
+    records: dict[str, list] = {name: [] for name in names}
     # OpenCV's threads do not survive a fork, and images this small gain nothing from them.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -166,10 +166,10 @@ def _place(rng, scene, look):
     shape, colour, size, texture, accent = look
     radius = float(rng.uniform(*SIZES[size])) * scene.side / 2
     angle = 0.0 if shape in ('circle', 'ring') and texture == 'plain' else float(rng.uniform(-0.2, 0.2))
-    tint = tuple(int(v) for v in rng.integers(-8, 9, size=3))
+    red, green, blue = (int(v) for v in rng.integers(-8, 9, size=3))
     for _ in range(30):
         x, y = (float(v) for v in rng.uniform(0, (scene.width, scene.height)))
-        item = SceneObject(shape, colour, size, texture, accent, x, y, radius, angle, tint)
+        item = SceneObject(shape, colour, size, texture, accent, x, y, radius, angle, (red, green, blue))
         if _fits(item, scene):
             return item
     return None

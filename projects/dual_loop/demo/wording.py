@@ -129,9 +129,9 @@ def _noun_phrase(rng, attributes, plain_order):
     size = _choice(rng, SIZE_WORDS[attributes.size]) if attributes.size else None
     noun = attributes.shape or _choice(rng, NOUNS)
     if attributes.texture in MARKS and not plain_order and rng.random() < 0.4:
-        words = (size, attributes.colour, noun, 'with', MARKS[attributes.texture])
+        words = [size, attributes.colour, noun, 'with', MARKS[attributes.texture]]
     else:
-        words = (size, attributes.texture, attributes.colour, noun)
+        words = [size, attributes.texture, attributes.colour, noun]
     return ' '.join(word for word in words if word)
 
 

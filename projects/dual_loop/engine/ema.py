@@ -1,7 +1,8 @@
 """The EMA teacher's values: an fp32 exponential moving average of the trainables, owned outside the model.
 
 They may not live in the wrapped module: DeepSpeed casts a bf16 module's buffers as well, and in bf16 an average with
-decay 0.999 stands still (reference/predecessor.md, D4). Frozen tensors equal the student's, so nobody averages them.
+decay 0.999 stands still (docs/decisions.md, "Averages are fp32 and live outside the module"). Frozen tensors equal the
+student's, so nobody averages them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

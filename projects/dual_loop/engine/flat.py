@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dual_loop.datasets.from_config import loop_title
+from dual_loop.loop_names import loop_title
 from dual_loop.models.loop import Loop
 
 #: Name of a group of parameters -> what its names look like. A tensor belongs to the first group that fits, so LoRA

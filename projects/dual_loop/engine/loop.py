@@ -12,9 +12,9 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
-from dual_loop.datasets.from_config import loader_key, loop_title
 from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import set_work_dir
+from dual_loop.loop_names import loader_key, loop_title
 from dual_loop.models.loop import Loop
 from dual_loop.stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from llava_sam2.randomness import seed_for
@@ -38,7 +38,8 @@ class DualLoopTrainLoop(BaseLoop):
     """Accumulate the gradient of every loop of the model, combine them by surgery, clip, step.
 
     The losses run on the raw module and their gradients are averaged over ranks here; the combined gradient reaches
-    the optimizer as the gradient of a surrogate loss through the wrapped model.
+    the optimizer as the gradient of a surrogate loss through the wrapped model
+    (docs/decisions.md, "Surgery acts on averaged gradients").
 
     A resumed run continues exactly: what a step reads and draws depends on its number alone. SIGTERM abandons the
     running step, saves the state after the last finished one and ends the process with status 143.

@@ -15,7 +15,7 @@ def master_weights(named_params: Iterable[tuple[str, Tensor]]) -> Iterator[tuple
 
     Raises:
         RuntimeError: a parameter of another type without fp32 value; a bf16 parameter of size 0.2 does not move in
-            steps of 1e-5 (reference/predecessor.md, D5).
+            steps of 1e-5 (docs/decisions.md, "Masters are fp32").
     """
     for name, param in named_params:
         value = param.detach()

@@ -7,7 +7,7 @@ gradients; parameters that one gradient alone reaches bypass the rule.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, combinations_with_replacement
 
@@ -183,7 +183,7 @@ class GradientSurgery:
         return tuple(map(float, self.rule(part, [betas[number] for number in members])))
 
 
-def _gramians(gradients: Sequence[Tensor], layout: FlatLayout) -> Mapping[str, Tensor]:
+def _gramians(gradients: Sequence[Tensor], layout: FlatLayout) -> dict[str, Tensor]:
     """Group -> its (N, N) fp64 Gramian on the CPU, with a single transfer from the device."""
     count = len(gradients)
     pairs = list(combinations_with_replacement(range(count), 2))

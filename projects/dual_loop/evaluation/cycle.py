@@ -68,7 +68,7 @@ def find(predictor: Predictor, batch: ProbeBatch, texts: Mapping[int, Mapping[st
 
 def cycle_metrics(samples: Sequence[Mapping]) -> dict[str, float]:
     """``giou``, ``ciou`` and ``no_seg_rate``, each as ``<metric>/<condition>/<frame>``."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for frame in FRAMES:
         for condition in CONDITIONS:
             counted = [each for each in samples if (each['condition'], each['frame']) == (condition, frame)]

@@ -42,7 +42,7 @@ class ReferringMetric(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Figures of all ranks' results."""
-        expressions = {}
+        expressions: dict[tuple, tuple] = {}
         for source, sample_id, kind, intersection, union in chain.from_iterable(results):
             expressions.setdefault((source, sample_id), (kind, intersection, union))
         scores = {'': MaskScores()}

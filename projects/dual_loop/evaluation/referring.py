@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class ReferringBatches(Dataset):
     Item ``i`` is a :class:`Sentences`, or a ``ValueError`` that names the file that cannot be read.
 
     Args:
-        dataset: an empty one is refused.
+        dataset: a RefCOCODataset, or what has its index and methods; an empty one is refused.
         prepare: makes a picture of an image (3, H, W) uint8; runs in the workers of a loader.
         batch_size: sentences at a time.
         max_images: take the first so many images only.
@@ -55,7 +56,7 @@ class ReferringBatches(Dataset):
         FileNotFoundError: an image is missing. A figure over the other ones would not be the figure.
     """
 
-    def __init__(self, dataset: RefCOCODataset, prepare: Callable[[torch.Tensor], Picture], batch_size: int,
+    def __init__(self, dataset: Any, prepare: Callable[[torch.Tensor], Picture], batch_size: int,
                  max_images: int | None = None, max_texts_per_image: int | None = None):
         if not len(dataset.index):
             raise ValueError(f'{dataset.dataset}, split {dataset.split!r}, has no sentences below {dataset.data_root}')
@@ -76,8 +77,8 @@ class ReferringBatches(Dataset):
     def __getitem__(self, number: int) -> Sentences | ValueError:
         rows = self.rows[number * self.batch_size : (number + 1) * self.batch_size].tolist()
         batch = Sentences([], [], [], [], [])
-        for path, of_image in groupby(rows, key=self.dataset.path):
-            of_image = list(of_image)
+        for path, group in groupby(rows, key=self.dataset.path):
+            of_image = list(group)
             try:
                 image = self.dataset.read_image(of_image[0])
                 masks = [self.dataset.read_mask(row, *image.shape[1:]) for row in of_image]

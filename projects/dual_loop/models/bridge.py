@@ -12,7 +12,8 @@ from llava_sam2.portable.vocabulary import Vocabulary
 class _HardLookup(torch.autograd.Function):
     """Forward: one embedding row per token. Backward: the gradient of the soft mixture over the candidates.
 
-    Saving (N, k) ids instead of the gathered (N, k, D) rows keeps memory at O(N (k + D)) (D23).
+    Saving (N, k) ids instead of the gathered (N, k, D) rows keeps memory at O(N (k + D)): docs/decisions.md,
+    "Hard lookup with a custom backward".
     """
 
     #: Tokens whose candidates' rows are gathered at once in the backward pass.
@@ -91,7 +92,7 @@ class CaptionBridge:
         """
         lengths = [len(part) for part in logits]
         device = weight.device
-        # fp32: in bf16 the noise takes 1 836 distinct values and never exceeds 5.53 (D29).
+        # fp32: in bf16 the noise takes 1 836 distinct values and never exceeds 5.53.
         scores = torch.cat(list(logits)).float().masked_fill(vocabulary.not_in_caption.to(device), float('-inf'))
         values, candidates = scores.topk(min(self.topk, len(vocabulary.ordinary_ids)), dim=-1)
         noise = torch.cat([
@@ -101,7 +102,7 @@ class CaptionBridge:
         noisy = values + noise
         hard = noisy.argmax(dim=-1)
         probs = (noisy / self.tau).softmax(dim=-1)
-        # The text before the slot ends without a space, so the first caption token brings it along (D13).
+        # The text before the slot ends without a space, so the first caption token brings it along.
         first = torch.tensor([sum(lengths[:row]) for row in range(len(lengths))], device=device)
         spaced = vocabulary.with_leading_space.to(device)[candidates[first]]
         candidates = candidates.index_copy(0, first, spaced)  # topk's own backward needs the original

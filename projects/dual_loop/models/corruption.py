@@ -13,7 +13,8 @@ def corrupt(
     Args:
         ids: caption tokens without terminator.
         ratio: share of tokens to replace.
-        ordinary_ids: (M,) ids to draw from; special tokens are not among them (D22).
+        ordinary_ids: (M,) ids to draw from; special tokens are not among them, since ``[SEG]`` or an image token would
+            change what the prompt means.
         generator: on the CPU.
 
     Returns:

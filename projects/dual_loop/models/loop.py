@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dual_loop.datasets.from_config import loader_key, loop_title
+from dual_loop.loop_names import loader_key, loop_title
 from llava_sam2.portable.sequences import Row
 from llava_sam2.text_rows import TextRows
 

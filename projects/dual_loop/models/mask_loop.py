@@ -38,7 +38,7 @@ class MaskLoop(Loop):
         mask_ratio: share of the teacher's tokens that are corrupted before the student reads them.
         answer_weight: weight of the cross-entropy of the answer that holds ``[SEG]``.
         denoise_weight: weight of the cross-entropy of the corrupted positions against the teacher's tokens. Without it
-            nothing keeps the captions language.
+            nothing keeps the captions language (docs/decisions.md, "Denoising keeps captions language").
         name: of the loop.
     """
 

@@ -19,7 +19,7 @@ class Teacher:
 
     Only the trained part of the caption path (LoRA and ``mlp1`` in the standard recipe) has values of its own; the
     rest is the student's. The values are a working copy in the model's dtype, written by the EMA hook, and no buffers:
-    DeepSpeed would cast buffers of the wrapped module (D4).
+    DeepSpeed would cast buffers of the wrapped module.
 
     Args:
         student: the model whose weights are shared.
@@ -34,8 +34,7 @@ class Teacher:
 
     def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
         """Write the working copy from averages that hold at least the caption path."""
-        for name in self.values:
-            parameter = self.parameters[name]
+        for name, parameter in self.parameters.items():
             # The model may have moved to another device since the copy was made.
             self.values[name] = averages[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
 

@@ -51,7 +51,9 @@ def browse(cfg: Config, folder: Path, sources: Collection[str] = (), count: int 
         raise MissingData(f'none of the data sets can be read{not_there}')
     chosen = [each for each in found if not sources or each[1].source in sources]
     folder.mkdir(parents=True, exist_ok=True)
-    page, loader_of, numbers = [], {}, {}
+    page: list[PageSource] = []
+    loader_of: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for loader, dataset in tqdm(chosen, unit='source', disable=None):
         again = loader_of.setdefault(dataset.source, loader) != loader
         name = re.sub(r'[^\w.+-]', '_', f'{dataset.source}_{loader}' if again else dataset.source)

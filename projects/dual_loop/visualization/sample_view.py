@@ -69,7 +69,7 @@ def sample_views(loader: str, sample: Mapping[str, Any], builder: SequenceBuilde
         builder: of the config's model.
         height: of the pictures, in pixels.
     """
-    data = collate_samples([sample])
+    data = collate_samples([dict(sample)])
     for row, (sample_id, caption) in enumerate(zip(data['sample_ids'], data['captions'])):
         sequences = builder.views(loader, data, row)
         yield SampleView(data['sources'][row], sample_id, caption, _panels(loader, data, row, height), sequences)

@@ -109,8 +109,8 @@ class SequenceBuilder:
             passages = supervised_passages(self.rows, data, row, self.step)
         else:
             sequence = self.rows.monitored(int(data['image2'][row]), data['captions'][row])
-            passages = [Passage('Find the mask', sequence, 'The answer is given; nothing is learned here.',
-                                learned=False)]
+            passages = iter([Passage('Find the mask', sequence, 'The answer is given; nothing is learned here.',
+                                     learned=False)])
         return [self._view(passage) for passage in passages]
 
     def _view(self, passage: Passage) -> TokenView:

@@ -57,7 +57,7 @@ def greedy_decode(
         stop_ids: single tokens that end a row as the terminator does.
 
     Raises:
-        ValueError: when the batch is padded on the right (the first token would follow a pad, D6).
+        ValueError: when the batch is padded on the right (the first token would follow a pad).
     """
     if not bool(batch.attention_mask[:, -1].all()):
         raise ValueError('greedy_decode needs prompts padded on the left')

@@ -47,7 +47,8 @@ def vision_tiles(image: torch.Tensor, size: int, max_num_tiles: int) -> torch.Te
     Returns:
         (T, 3, size, size) float32, T = 1 or 3 .. ``max_num_tiles`` + 1; tiles in reading order.
     """
-    rows, columns = _tile_grid(*image.shape[-2:], size, max_num_tiles)
+    height, width = image.shape[-2:]
+    rows, columns = _tile_grid(height, width, size, max_num_tiles)
     whole = vision_pixels(image, size)[None]
     if rows * columns == 1:
         return whole

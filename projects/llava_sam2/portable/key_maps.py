@@ -1,8 +1,7 @@
 """Names of tensors: the released layout, the training layout and the modules of this network.
 
-The released layout (a Hugging Face Sa2VA folder) is the reference; see reference/model.md 1.2 to 1.4 for every name.
-One function, :func:`released_parts`, says where a tensor of the network lies in the released layout. Loading and
-export both follow it, so they cannot disagree.
+The released layout (a Hugging Face Sa2VA folder) is the reference. One function, :func:`released_parts`, says where a
+tensor of the network lies in it. Loading and export both follow it, so they cannot disagree.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Every string of the protocol, in one place: special tokens, chat template, questions, answers.
 
 Training, evaluation and export build their text here and nowhere else. The strings are those of the released Sa2VA
-models (reference/protocol.md); the newline form of the chat template is the one that inference uses.
+models; the newline form of the chat template is the one that inference uses.
 """
 
 from collections.abc import Sequence

@@ -7,8 +7,7 @@ def region_grid(masks: torch.Tensor, grid: int) -> torch.Tensor:
     """Turn masks into the cells of a grid x grid raster that they touch ("any overlap").
 
     A cell is on when at least one pixel of the mask lies in it, so a non-empty mask never gives an empty grid. Nearest
-    or majority rules lose small objects: a 32 px square in 1024 px vanishes with probability 0.78
-    (reference/predecessor.md, D34).
+    or majority rules lose small objects: a 32 px square in 1024 px vanishes with probability 0.78.
 
     Args:
         masks: (..., H, W) bool or number; non-zero is inside. H and W need not be multiples of ``grid``.

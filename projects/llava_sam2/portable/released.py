@@ -166,7 +166,7 @@ def plan_release(
 
         plan[name] = Planned((pieces[-1].rows.stop, *own.shape[1:]), kind, read)
     for name, tensor in (carried or {}).items():
-        plan[name] = Planned(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor.cpu())
+        plan[name] = Planned(tuple(tensor.shape), tensor.dtype, tensor.cpu)
     return plan
 
 
@@ -200,7 +200,8 @@ def write_tensors(folder: Path, plan: Mapping[str, Planned], max_shard_size: int
 def _write_file(file: Path, plan: Mapping[str, Planned]) -> None:
     # Wide types first, so that every tensor begins at a multiple of its item size.
     order = sorted(plan, key=lambda name: (-plan[name].dtype.itemsize, name))
-    header, end = {'__metadata__': {'format': 'pt'}}, 0
+    header: dict[str, dict] = {'__metadata__': {'format': 'pt'}}
+    end = 0
     for name in order:
         begin, end = end, end + plan[name].num_bytes
         header[name] = dict(dtype=_TYPE_NAMES[plan[name].dtype], shape=plan[name].shape, data_offsets=(begin, end))

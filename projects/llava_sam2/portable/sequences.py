@@ -68,7 +68,7 @@ class Batch:
 
     def first(self, count: int) -> 'Batch':
         """The first ``count`` rows."""
-        return Batch(
+        return Batch(  # type: ignore[call-arg]
             self.rows[:count],
             *(getattr(self, name)[:count] for name in (
                 'input_ids', 'attention_mask', 'position_ids', 'labels', 'visual_mask', 'slot_mask', 'starts'
@@ -93,7 +93,7 @@ def pad_rows(
         image_token_id: the placeholder of image and region tokens.
         num_image_tokens: n, features of an image.
         device: of the tensors.
-        side: ``'left'`` for prompts that are continued by generation (D6).
+        side: ``'left'`` for prompts that are continued by generation, so that no pad precedes the first token.
 
     Raises:
         ValueError: when a row has another number of image tokens than its image and region give.

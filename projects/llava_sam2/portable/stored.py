@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,13 @@ def _open_safetensors(path: Path, files: list[Path]) -> TensorFile:
             handle = safe_open(file, framework='pt')
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f'{file} is not a whole safetensors file ({error}); download it again') from error
-        for name in handle.keys():
+        for name in handle.keys():  # noqa: SIM118 (not iterable itself)
             if name in found.tensors:
                 raise CheckpointError(f'{path} holds {name} twice, in {found.tensors[name].file.name} and {file.name}')
             entry = handle.get_slice(name)
             found.tensors[name] = Stored(
                 file, name, tuple(entry.get_shape()), entry.get_dtype() in _FLOATS,
-                lambda handle=handle, name=name: handle.get_tensor(name),
+                partial(handle.get_tensor, name),
             )
     return found
 
@@ -143,9 +144,7 @@ def _open_pickled(path: Path) -> TensorFile:
         raise CheckpointError(f'{path} is no checkpoint of weights: {what}, where tensors by name are expected')
     found = TensorFile(path, files=[path])
     for name, tensor in tensors.items():
-        found.tensors[name] = Stored(
-            path, name, tuple(tensor.shape), tensor.is_floating_point(), lambda tensor=tensor: tensor.detach()
-        )
+        found.tensors[name] = Stored(path, name, tuple(tensor.shape), tensor.is_floating_point(), tensor.detach)
     run = _entry(content, 'message_hub', 'runtime_info', 'run')
     run = run if isinstance(run, Mapping) else {}
     found.config, found.base = str(run.get('config') or _entry(content, 'meta', 'cfg') or ''), run.get('weights')
@@ -170,7 +169,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def lora_of_config(text: str) -> dict[str, int] | None:
+def lora_of_config(text: str) -> dict[str, float] | None:
     """``r`` and ``alpha`` of the language model's LoRA, as the text of a training config states them.
 
     The text is parsed and never run. Official configs have ``llm_lora=dict(r=, lora_alpha=)``, ours ``lora=dict(r=,
@@ -187,11 +186,10 @@ def lora_of_config(text: str) -> dict[str, int] | None:
     return dict(stated.pop()) if len(stated) == 1 else None
 
 
-def _stated_lora(node: ast.AST) -> Iterator[dict[str, int]]:
-    stated = isinstance(node, ast.keyword) and node.arg in ('llm_lora', 'lora') and isinstance(node.value, ast.Call)
-    if not stated:
+def _stated_lora(node: ast.AST) -> Iterator[dict[str, float]]:
+    if not (isinstance(node, ast.keyword) and node.arg in ('llm_lora', 'lora') and isinstance(node.value, ast.Call)):
         return
-    values = {
+    values: dict[str, Any] = {
         keyword.arg: keyword.value.value for keyword in node.value.keywords if isinstance(keyword.value, ast.Constant)
     }
     alpha = values.get('lora_alpha', values.get('alpha'))

@@ -44,7 +44,7 @@ class Vocabulary:
         return self.tokenizer.convert_tokens_to_ids(token)
 
     def encode(self, text: str) -> list[int]:
-        """Encode one string as a whole, so that tokens at its seams are the ones inference sees (D13)."""
+        """Encode one string as a whole, so that tokens at its seams are the ones inference sees."""
         # Special tokens stand alone, so a run of image tokens needs to be read only once.
         runs = [len(run) // len(IMG_CONTEXT) for run in _IMAGE_RUN.findall(text)]
         text = _IMAGE_RUN.sub(IMG_CONTEXT, text)
@@ -62,7 +62,7 @@ class Vocabulary:
 
     @cached_property
     def special(self) -> torch.Tensor:
-        """(V,) bool: special, added and reserved tokens, which a caption may not contain (D22)."""
+        """(V,) bool: special, added and reserved tokens, which a caption may not contain."""
         special = torch.zeros(self.size, dtype=torch.bool)
         special[len(self.tokenizer):] = True
         special[list(self.tokenizer.get_added_vocab().values())] = True

@@ -1,4 +1,4 @@
-"""Fingerprint of base weights: which weights a run was trained from (D2), and a cache of it beside them."""
+"""Fingerprint of base weights: which weights a run was trained from, and a cache of it beside them."""
 
 import hashlib
 import json

@@ -225,7 +225,7 @@ def _refuse_untrained(assembly: Assembly, report: LoadReport, parts: Sequence[st
 
 
 def _check_base(assembly: Assembly) -> None:
-    """Trained tensors, LoRA above all, mean nothing on another base than their own (D2)."""
+    """Trained tensors, LoRA above all, mean nothing on another base than their own."""
     if assembly.base is None:
         return
     expected, below = assembly.base

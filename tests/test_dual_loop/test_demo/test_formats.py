@@ -111,7 +111,7 @@ def test_openimages(demo_root):
 
 def test_openimages_has_the_columns_of_the_real_table(demo_root, real_samples):
     name = 'openimages/train-annotations-object-segmentation.csv'
-    first = [open(root / name).readline().strip() for root in (demo_root, real_samples)]
+    first = [(root / name).read_text().partition('\n')[0].strip() for root in (demo_root, real_samples)]
     assert first[0] == first[1]
 
 

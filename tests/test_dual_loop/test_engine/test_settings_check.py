@@ -34,7 +34,10 @@ def test_a_checkpoint_is_read_in_the_mode_it_was_written_in(tmp_path, monkeypatc
     torch.save({}, tmp_path / 'iter_2.pth')
     (tmp_path / 'iter_4.pth').mkdir()
     write_plain_parts(tmp_path / 'iter_4.pth', Trained(4, {}, {}, 4, dict(world_size=1)))
-    start = lambda name, resume=True: dict(resume=resume, load_from=str(tmp_path / name))
+
+    def start(name: str, resume: bool = True) -> dict:
+        return dict(resume=resume, load_from=str(tmp_path / name))
+
     for resume in (True, False):
         check_start(Config(start('iter_2.pth', resume)))
         check_start(Config(start('iter_4.pth', resume) | zero(2)))

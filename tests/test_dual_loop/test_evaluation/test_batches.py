@@ -11,7 +11,7 @@ def shares(monkeypatch, num_samples: int, batch_size: int, world_size: int) -> l
     """The batches of every rank."""
     drawn = []
     for rank in range(world_size):
-        monkeypatch.setattr('dual_loop.evaluation.batches.get_dist_info', lambda: (rank, world_size))
+        monkeypatch.setattr('dual_loop.evaluation.batches.get_dist_info', lambda rank=rank: (rank, world_size))
         sampler = GlobalBatchSampler(SimpleNamespace(dataset=range(num_samples), shuffle=False), batch_size)
         drawn.append(list(sampler))
         assert len(sampler) == len(drawn[-1])

@@ -115,7 +115,7 @@ def test_a_difference_is_paired():
 
 def test_one_image_leaves_no_room():
     samples = make_samples(images=1)
-    for name, figures in resample(samples, NAMES).items():
+    for figures in resample(samples, NAMES).values():
         interval = figures.estimate
         assert interval.low == interval.high == pytest.approx(interval.value)
 

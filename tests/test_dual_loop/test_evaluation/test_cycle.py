@@ -161,7 +161,7 @@ def test_any_number_of_processes_gives_the_same_results(evaluate, tmp_path):
     for size in (1, 2, 3, 8):
         store, results = dist.HashStore(), {}
 
-        def run(rank: int) -> None:
+        def run(rank: int, size=size, store=store, results=results) -> None:
             processes = Processes()
             processes.rank, processes.size, processes._store = rank, size, store
             results[rank] = evaluate(Stripes(7, pairs=True, per_image=2), processes=processes)

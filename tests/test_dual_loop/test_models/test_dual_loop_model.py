@@ -351,7 +351,7 @@ def test_empty_mask_never_skips_the_description(build_loops, make_batch, monkeyp
 
 
 def test_loop2_rows_and_labels(build_loops, make_batch, monkeypatch):
-    """Step A supervises the answer, step B the caption with its terminator, and never a pad (D9)."""
+    """Step A supervises the answer, step B the caption with its terminator, and never a pad."""
     model = build_loops(max_caption_len=30)
     vocabulary = model.base.vocabulary
     masks = spy(monkeypatch, model.base, 'segment', lambda args, result: result)
@@ -425,7 +425,7 @@ def test_every_trainable_of_a_loop_has_a_finite_gradient_with_checkpointing_too(
         model = build_loops(base=dict(checkpointing=checkpointing), denoise_weight=0.5).train()
         layout = layout_of(model)
         layer, calls = model.base.network.language_model.model.layers[0], []
-        layer.self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+        layer.self_attn.register_forward_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
         loss = model(batch, dict(step=0), mode=loop)['loss']
         forward = calls.count(True)
         grads = torch.autograd.grad(loss, list(model.trainables().values()), allow_unused=True)

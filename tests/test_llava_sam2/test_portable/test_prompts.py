@@ -10,7 +10,7 @@ from llava_sam2.portable import prompts
 def test_soft_slot_has_the_tokens_of_the_full_prompt(vocabulary, question, class_name):
     before, after = prompts.split_segmentation_prompt(question, 4)
     assert f'{before} {class_name}{after}' == prompts.segmentation_prompt(question, 4, class_name)
-    # Cut at the slot, the three pieces are the tokens of the whole: the seams do not show (D13).
+    # Cut at the slot, the three pieces are the tokens of the whole: the seams do not show.
     pieces = [token for part in (before, f' {class_name}', after) for token in vocabulary.encode(part)]
     assert pieces == vocabulary.encode(prompts.segmentation_prompt(question, 4, class_name))
 

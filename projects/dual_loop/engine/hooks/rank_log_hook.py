@@ -29,7 +29,7 @@ class RankLogHook(Hook):
     def before_run(self, runner) -> None:
         path = Path(runner.log_dir) / f'rank{get_rank()}.log'
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, 'a', encoding='utf-8')
+        self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (stays open as long as the process)
         faulthandler.enable(self._file)
         faulthandler.register(signal.SIGUSR1, self._file)
         handler = logging.StreamHandler(self._file)
