@@ -12,7 +12,7 @@ from mmengine.utils import get_object_from_string
 
 from llava_sam2.paths import resolve
 
-from .base import build
+from .callables import build
 from .index_store import IndexSource, unreadable, walk
 from .plain_pickle import load_plain_pickle
 
