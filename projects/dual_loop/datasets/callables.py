@@ -3,20 +3,32 @@
 from collections.abc import Callable
 from typing import Any
 
+from mmengine.registry import FUNCTIONS
 from mmengine.utils import get_object_from_string
 
 
 def build(spec: Callable | dict) -> Any:
-    """Call a callable, or the ``type`` of a dictionary with its other entries; a dumped config names it by its path."""
+    """Call a callable, or the ``type`` of a dictionary with its other entries.
+
+    Raises:
+        ValueError: ``type`` is not, and does not name, a callable.
+    """
     if not isinstance(spec, dict):
         return spec()
     arguments = dict(spec)
-    function = named = arguments.pop('type')
-    if isinstance(named, str):
-        function = get_object_from_string(named)
+    named = arguments.pop('type')
+    function = named_function(named)
     if not callable(function):
-        raise ValueError(f'type={named!r} is not the dotted path of something that can be called')
+        raise ValueError(f'type={named!r} is neither registered in FUNCTIONS nor the dotted path of something that can '
+                         'be called')
     return function(**arguments)
+
+
+def named_function(named: Any) -> Any:
+    """What a text names, in FUNCTIONS or by its dotted path as in a dumped config; anything else as it is."""
+    if not isinstance(named, str):
+        return named
+    return FUNCTIONS.module_dict.get(named) or get_object_from_string(named)
 
 
 def shared_tokenizer(tokenizer: Any) -> Any:
