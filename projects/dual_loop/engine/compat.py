@@ -191,9 +191,13 @@ def check_before_building() -> None:
         def from_cfg(cls, cfg, original=original):
             if _imports_this_package(cfg):
                 from .config_check import check_config_keys
+                from .data_order import without_leftovers
                 from .settings_check import check_start
                 check_config_keys(cfg)
                 check_start(cfg)
+                loader = cfg.get('train_dataloader')
+                if isinstance(loader, dict) and isinstance(loader.get('sampler'), dict):  # for stock loops too
+                    loader['sampler'] = without_leftovers(loader['sampler'])
                 if not torch.cuda.is_available():
                     cfg.merge_from_dict(dict(env_cfg=dict(dist_cfg=dict(backend='gloo'))))  # NCCL needs GPUs
             return original(cls, cfg)
