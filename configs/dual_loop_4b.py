@@ -25,7 +25,7 @@ with read_base():
     from ._base_.real_data import *
     from ._base_.runtime import *
 
-custom_imports = dict(imports=['dual_loop'], allow_failed_imports=False)
+custom_imports = dict(imports=['dual_loop.registered'], allow_failed_imports=False)
 
 model = dict(
     type=DualLoopModel,

@@ -22,7 +22,7 @@ from llava_sam2.model import VideoLLaVASAMModel
 with read_base():
     from ._base_.runtime import *
 
-custom_imports = dict(imports=['dual_loop'], allow_failed_imports=False)
+custom_imports = dict(imports=['dual_loop.registered'], allow_failed_imports=False)
 
 # The captioned part of a demo world that the dual loop never sees (another seed).
 sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)

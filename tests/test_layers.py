@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 
 # From the top; what stands in one line is side by side and does not import each other.
-DUAL_LOOP = [['engine'], ['evaluation'], ['visualization', 'checkpoints'], ['models', 'datasets', 'demo']]
+DUAL_LOOP = [['registered'], ['engine'], ['evaluation'], ['visualization', 'checkpoints'],
+             ['models', 'datasets', 'demo']]
 LLAVA_SAM2 = [['model'], ['initialisation', 'losses', 'precision', 'text_rows'], ['weights'], ['tokenizer'],
               ['portable']]
 # Import nothing of the project, so that everything but portable may import them.

@@ -8,7 +8,9 @@ import pytest
 COVERED_BY = {
     'projects/dual_loop/checkpoints/conversion.py': 'tests/test_tools/test_convert_ckpt_to_hf.py',
     'projects/dual_loop/checkpoints/model_card.py': 'tests/test_dual_loop/test_evaluation/test_results.py',
+    'projects/dual_loop/datasets/callables.py': 'tests/test_dual_loop/test_datasets/test_base.py',
     'projects/dual_loop/datasets/check.py': 'tests/test_tools/test_check_data.py',
+    'projects/dual_loop/datasets/indexed.py': 'tests/test_dual_loop/test_datasets/test_index_code.py',
     'projects/dual_loop/datasets/sav_masklets.py': 'tests/test_dual_loop/test_datasets/test_sav.py',
     'projects/dual_loop/datasets/sav_npz.py': 'tests/test_dual_loop/test_datasets/test_sav.py',
     'projects/dual_loop/demo/backgrounds.py': 'tests/test_dual_loop/test_demo/test_rendering.py',

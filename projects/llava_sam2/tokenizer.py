@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from mmengine.registry import FUNCTIONS
 from mmengine.utils import get_object_from_string
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -36,13 +37,15 @@ def build_tokenizer(spec: str | Path | Mapping | Callable) -> PreTrainedTokenize
         return load_tokenizer(spec)
     arguments = dict(spec) if isinstance(spec, Mapping) else dict(type=spec)
     make = named = arguments.pop('type', None)
-    if isinstance(named, str):  # a config that was dumped and read again
-        make = get_object_from_string(named)
+    if isinstance(named, str):  # a registered name, or a path as in a config that was dumped and read again
+        make = FUNCTIONS.module_dict.get(named) or get_object_from_string(named)
     if not callable(make):
-        raise ValueError(f'tokenizer has type={named!r}, which is not the dotted path of something that can be called')
+        raise ValueError(f'tokenizer has type={named!r}, which is neither registered in FUNCTIONS nor the dotted path '
+                         'of something that can be called')
     return make(**arguments)
 
 
+@FUNCTIONS.register_module()
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """Tokenizer from a local folder; nothing is downloaded and no remote code runs.
 
@@ -87,6 +90,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
     )
 
 
+@FUNCTIONS.register_module()
 def stand_in_tokenizer(folder: str | Path = 'assets/tiny') -> PreTrainedTokenizerFast:
     """A small tokenizer with the ids of the released 4B one, for runs without any download.
 

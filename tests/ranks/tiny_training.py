@@ -107,8 +107,7 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
                                                 persistent_workers=False),
             val_cfg=dict(type='ValLoop'), val_evaluator=dict(type='dual_loop.evaluation.ReferringMetric'))
     config = dict(
-        custom_imports=dict(imports=['dual_loop', 'dual_loop.engine.loop', 'dual_loop.engine.hooks', 'tiny_training',
-                                     'faults'], allow_failed_imports=False),
+        custom_imports=dict(imports=['dual_loop.registered', 'tiny_training', 'faults'], allow_failed_imports=False),
         experiment_name=work_dir.name,
         model=dict(type='stirred_model', sizes=sizes, seed=case['seed'], checkpointing=case['checkpointing'],
                    dropout=case['dropout'], nan=case['nan'], supervised=case['supervised']),

@@ -37,7 +37,7 @@ VALUES = {
     'optim_wrapper.optimizer.betas': (0.9, 0.999),
     'optim_wrapper.optimizer.weight_decay': 0.05,
     'custom_hooks.0.decay': 0.999,
-    'custom_imports.imports': ['dual_loop'],
+    'custom_imports.imports': ['dual_loop.registered'],
 }
 TYPES = {
     'model.type': 'dual_loop.models.DualLoopModel',

@@ -52,7 +52,8 @@ def folder(tmp_path):
 def my_data(sections, tmp_path, monkeypatch):
     """The classes of the page, imported as a user's module."""
     [masks], captions = sections['Your own data'], sections['With captions'][0]
-    (tmp_path / 'my_data.py').write_text(f'{masks}\n\n{captions}')
+    [pattern] = sections['Arguments of its own']
+    (tmp_path / 'my_data.py').write_text(f'{masks}\n\n{captions}\n\n{pattern}')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, 'my_data', raising=False)
     yield importlib.import_module('my_data')
@@ -99,6 +100,15 @@ def test_samples_are_right(my_data, folder, kind):
         assert torch.equal(sample['prompt_masks'], cells)
         assert sample['caption'] == (f'The box {name}.' if dataset.describes else None)
     assert len(collate_samples(list(samples.values()))['captions']) == len(BOXES)
+
+
+def test_arguments_of_its_own_decide_which_samples_there_are(my_data, folder):
+    def ids(**pattern):
+        dataset = my_data.PatternFolderDataset(folder, **pattern, **SIZES)
+        return {dataset[row]['sample_id'] for row in range(len(dataset))}
+
+    for _ in range(2):  # made and stored
+        assert ids() == BOXES.keys() and ids(pattern='[ot]*.png') == {'one', 'two'}
 
 
 def test_new_masks_and_captions_are_found(my_data, folder):

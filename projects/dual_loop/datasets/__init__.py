@@ -3,12 +3,13 @@
 The second group of names is for data sets of one's own (docs/custom_data.md).
 """
 
-from .base import GroundedDataset, MissingData
+from .base import GroundedDataset
 from .collate import collate_samples
 from .describe_anything import DescribeAnythingDataset
 from .images import read_image, read_mask_image
 from .index import Table, TableBuilder
 from .index_store import IndexSource, find_files
+from .indexed import MissingData
 from .masks import decode_segmentation, mask_to_size
 from .openimages import OpenImagesDataset
 from .quarantine import BadSample, TooManyBadSamples, set_work_dir

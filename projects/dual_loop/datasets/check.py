@@ -11,10 +11,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch.utils.data import ConcatDataset
 
-from .base import GroundedDataset, MissingData
+from .base import GroundedDataset
 from .contract import violations
 from .describe_anything import COCO_SPLITS, DescribeAnythingDataset
 from .from_config import dataset_settings, loaders_with_captions
+from .indexed import MissingData
 from .mix import source_table
 from .quarantine import MAX_SHARE, MIN_ALLOWED, BadSample, TooManyBadSamples
 from .refcoco import RefCOCODataset

@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+from mmengine.registry import FUNCTIONS
 
 
+@FUNCTIONS.register_module()
 def collate_samples(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Put samples of any data sets together; their image sizes must agree.
 

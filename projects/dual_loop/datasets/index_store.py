@@ -24,7 +24,10 @@ from .index import Table, digest
 INDEX_DIR = 'work_dirs/indexes'
 #: Overrules the argument ``index_dir`` of every data set, for example with a fast local disk.
 VARIABLE = 'DUAL_LOOP_INDEX_DIR'
-_VERSION = 1  # of what the data sets write; a new one makes all indexes anew
+# Of the code that every index is made with: this module, index, indexed, parallel, masks, images and quarantine. A new
+# number makes all indexes anew; give one when a change there changes what indexes hold. A data set's own code need not
+# be counted: its files are part of the fingerprint of its indexes.
+_VERSION = 1
 _STATE = 'index.json'
 
 

@@ -12,6 +12,7 @@ from .base import GroundedDataset
 from .index import Table, TableBuilder
 from .index_store import IndexSource
 from .masks import decode_segmentation
+from .plain_pickle import load_plain_pickle
 from .refs import (
     VARIANTS,
     excluded_ids,
@@ -51,6 +52,7 @@ class RefCOCODataset(GroundedDataset):
 
     licence = 'RefCOCO, RefCOCO+, RefCOCOg on COCO 2014: annotations CC BY 4.0, pictures under their Flickr terms'
     obtain = '2014 training images: https://cocodataset.org/#download; annotations: https://github.com/lichengunc/refer'
+    index_code = (load_refs, load_plain_pickle)
 
     def __init__(self, data_root: str | Path, dataset: str = 'refcoco', split: str = 'train', split_by: str = 'unc',
                  exclude_image_ids: Iterable[int] | Callable | dict | None = None, **common):

@@ -8,11 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mmengine.utils import get_object_from_string
+from mmengine.registry import FUNCTIONS
 
 from llava_sam2.paths import resolve
 
-from .base import build
+from .callables import build, named_function
 from .index_store import IndexSource, unreadable, walk
 from .plain_pickle import load_plain_pickle
 
@@ -79,6 +79,7 @@ def is_text(value: object) -> bool:
 # Images that are never trained on ------------------------------------------------------------------------------------
 
 
+@FUNCTIONS.register_module()
 def held_out_image_ids(data_root: str | Path, datasets: Iterable[str] = VARIANTS) -> list[int]:
     """COCO ids of the images in any split but 'train' of any variant and partition found below ``data_root``, sorted.
 
@@ -130,7 +131,7 @@ def exclusion_source(spec: Iterable[int] | Callable | dict) -> IndexSource:
     if isinstance(spec, dict):
         arguments = dict(spec)
         function = arguments.pop('type')
-        if (get_object_from_string(function) if isinstance(function, str) else function) is held_out_image_ids:
+        if named_function(function) is held_out_image_ids:
             return IndexSource(files=held_out_files(**arguments))
     ids = sorted(excluded_ids(spec))
     return IndexSource(arguments=dict(excluded=sha256(json.dumps(ids).encode()).hexdigest()))

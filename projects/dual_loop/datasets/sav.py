@@ -11,9 +11,10 @@ from mmengine.registry import DATASETS
 from llava_sam2.randomness import seed_for
 
 from . import sav_npz
-from .base import GroundedDataset, MissingData
+from .base import GroundedDataset
 from .index import Table, TableBuilder
 from .index_store import IndexSource, find_files
+from .indexed import MissingData
 from .masks import decode_segmentation
 from .parallel import map_in_order
 from .quarantine import BadSample
@@ -54,6 +55,7 @@ class SAVPairDataset(GroundedDataset):
 
     licence = 'SA-V (Meta): CC BY 4.0'
     obtain = 'Videos and masklets: https://ai.meta.com/datasets/segment-anything-video'
+    index_code = (read_masklets, sav_npz)
 
     def __init__(self, data_root: str | Path, layout: str | None = None, annotations: str = 'manual',
                  gap: Sequence[int] = (3, 24), **common):

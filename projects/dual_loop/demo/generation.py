@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from filelock import FileLock
+from mmengine.registry import FUNCTIONS
 from tqdm import tqdm
 
 from dual_loop.demo.formats import SOURCES
@@ -55,6 +56,7 @@ def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources
     return out
 
 
+@FUNCTIONS.register_module()
 def ensure_demo_data(root, images=400, seed=0, workers=None, progress=False, sources=None):
     """Make the demo data unless a complete set with the same settings is there; safe to call from several processes.
 

@@ -178,9 +178,9 @@ def check_before_building() -> None:
     """Refuse settings that cannot work before the runner builds anything from them, under stock ``xtuner train`` too.
 
     mmengine builds the model before the loop, so a typo in a model's key would end in a bare TypeError, one in a config
-    with a stock loop in nothing at all, and ZeRO-3 or a wrong checkpoint would show after minutes. Only configs that
-    import this package are looked at. Does nothing before ``mmengine.runner`` is loaded, which takes seconds. Ends when
-    mmengine checks keys.
+    with a stock loop in nothing at all, and ZeRO-3 or a wrong checkpoint would show after minutes. Only configs whose
+    ``custom_imports`` name this package or a module of it are looked at. Does nothing before ``mmengine.runner`` is
+    loaded, which takes seconds. Ends when mmengine checks keys.
     """
     module = sys.modules.get('mmengine.runner')
     for runner in (module.Runner, module.FlexibleRunner) if hasattr(module, 'FlexibleRunner') else ():
@@ -189,14 +189,25 @@ def check_before_building() -> None:
             continue
 
         def from_cfg(cls, cfg, original=original):
-            if 'dual_loop' in (cfg.get('custom_imports') or {}).get('imports', ()):
+            if _imports_this_package(cfg):
                 from .config_check import check_config_keys
+                from .data_order import without_leftovers
                 from .settings_check import check_start
                 check_config_keys(cfg)
                 check_start(cfg)
+                sampler = (cfg.get('train_dataloader') or {}).get('sampler')
+                if isinstance(sampler, dict):  # for stock loops too; in place, so that the config can still be dumped
+                    for key in sampler.keys() - without_leftovers(sampler).keys():
+                        del sampler[key]
                 if not torch.cuda.is_available():
                     cfg.merge_from_dict(dict(env_cfg=dict(dist_cfg=dict(backend='gloo'))))  # NCCL needs GPUs
             return original(cls, cfg)
 
         from_cfg.checks_settings = True
         runner.from_cfg = classmethod(from_cfg)
+
+
+def _imports_this_package(cfg) -> bool:
+    names = (cfg.get('custom_imports') or {}).get('imports') or ()
+    names = [names] if isinstance(names, str) else names
+    return any(name.split('.')[0] == 'dual_loop' for name in names)

@@ -1,14 +1,20 @@
 """Batches without end from any position: what a resumed run reads next is found by arithmetic, not by reading."""
 
 import inspect
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
-from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from mmengine.logging import print_log
+from mmengine.registry import DATA_SAMPLERS, DATASETS
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, Sampler
+
+# Arguments of samplers. Where a config puts another sampler's type into the dict of the first, those of the first stay.
+_GROUPING = {'length_property', 'mega_batch_mult', 'per_device_batch_size'}  # of no meaning to one that does not group
+_ALWAYS = {'shuffle', 'round_up'}  # a sampler without the argument does it
 
 
 @DATA_SAMPLERS.register_module()
@@ -68,7 +74,8 @@ def end_workers(dataloader: DataLoader) -> None:
 def build_dataloader(runner, dataloader: DataLoader | dict, accumulative_counts: int) -> DataLoader:
     """A loader whose place a resumed run finds without reading data; see :class:`ResumableBatchSampler`.
 
-    A sampler that groups by length, ours or XTuner's, is told to group whole optimizer steps.
+    A sampler that groups by length, ours or XTuner's, is told to group whole optimizer steps. What is left of another
+    sampler's arguments in its dict is left out.
 
     Args:
         runner: builds it, with its seed.
@@ -80,13 +87,16 @@ def build_dataloader(runner, dataloader: DataLoader | dict, accumulative_counts:
     """
     if isinstance(dataloader, dict):
         dataloader = dict(dict(batch_sampler=dict(type=ResumableBatchSampler)), **dataloader)
-        if _groups_by_length(sampler := dataloader['sampler']):
+        sampler = dataloader['sampler'] = without_leftovers(dataloader['sampler'])
+        if 'per_device_batch_size' in _parameters(sampler):
             count = dataloader['batch_size'] * accumulative_counts
             if (given := sampler.get('per_device_batch_size', count)) != count:
                 raise ValueError(f'sampler.per_device_batch_size is {given}, but a step takes batch_size x '
                                  f'accumulative_counts = {count} samples on each rank: leave it out '
                                  '(sampler.mega_batch_mult is what sets the size of the groups)')
             dataloader['sampler'] = dict(sampler, per_device_batch_size=count)
+            if _sampler_class(sampler).__module__.startswith('xtuner.'):
+                dataloader['dataset'] = _concatenated(dataloader['dataset'])
         dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
     if not isinstance(dataloader.batch_sampler, ResumableBatchSampler):
         raise ValueError(f'the loop needs a ResumableBatchSampler, not {type(dataloader.batch_sampler).__name__}: '
@@ -94,10 +104,40 @@ def build_dataloader(runner, dataloader: DataLoader | dict, accumulative_counts:
     return dataloader
 
 
-def _groups_by_length(sampler: dict | Sampler) -> bool:
+def without_leftovers(sampler: dict | Sampler) -> dict | Sampler:
+    """The sampler's dict without those arguments of another sampler that it has not; a misspelt one is an error later.
+
+    mmengine merges dicts key by key: ``--cfg-options train_dataloader.sampler.type=...`` or a dict in a derived config
+    leaves ``shuffle=True`` behind. It takes ``_delete_`` out of what it merges, but not in ``.update(sampler=...)``.
+    """
+    parameters = _parameters(sampler)
+    if not parameters:
+        return sampler
+    left = set()
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        unknown = sampler.keys() - parameters.keys()
+        left = {key for key in unknown if key in _GROUPING or key in _ALWAYS and sampler[key] is True}
+    if left:
+        print_log(f'{_sampler_class(sampler).__name__} has no argument {" and no ".join(sorted(left))}: left out',
+                  'current', logging.WARNING)
+    return {key: value for key, value in sampler.items() if key not in left | {'_delete_'}}
+
+
+def _parameters(sampler: dict | Sampler) -> Mapping[str, inspect.Parameter]:
+    """The arguments that the type of a sampler's dict takes; none if that is not known."""
+    target = _sampler_class(sampler)
+    return {} if target is None else inspect.signature(target).parameters
+
+
+def _sampler_class(sampler: dict | Sampler) -> type | None:
     if not isinstance(sampler, dict):
-        return False
+        return None
     target = sampler['type']
-    target = DATA_SAMPLERS.get(target) if isinstance(target, str) else target
     # An unknown name is reported when it is built.
-    return target is not None and 'per_device_batch_size' in inspect.signature(target).parameters
+    return DATA_SAMPLERS.get(target) if isinstance(target, str) else target
+
+
+def _concatenated(dataset: Dataset | dict) -> Dataset:
+    """For XTuner's sampler, which wants a list of lengths from a single data set; of several it takes arrays too."""
+    dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+    return dataset if isinstance(dataset, ConcatDataset) else ConcatDataset([dataset])

@@ -89,7 +89,7 @@ def test_index_out_of_range(sa1b_root, small):
 
 def test_missing_data(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('dual_loop.datasets.base.print_log', lambda message, *_: said.append(message))
+    monkeypatch.setattr('dual_loop.datasets.indexed.print_log', lambda message, *_: said.append(message))
     for dataset in (SAVPairDataset, SA1BDataset, RefCOCODataset):
         with pytest.raises(MissingData, match='nowhere.*data_root.*optional=True'):
             dataset(tmp_path / 'nowhere')

@@ -3,6 +3,7 @@
 from itertools import islice
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -11,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from xtuner.dataset.samplers import LengthGroupedSampler
 
+from dual_loop.engine import compat
 from dual_loop.engine.data_order import ResumableBatchSampler, build_dataloader, endless_batches
 from dual_loop.engine.length_groups import GroupedByLengthSampler
 
@@ -107,7 +109,50 @@ def test_other_samplers_are_built_as_they_are():
         build(type='NoSuchSampler')
 
 
+@pytest.mark.parametrize('sampler', [
+    dict(type=LengthGroupedSampler, length_property='modality_length', shuffle=True, per_device_batch_size=6),
+    dict(type=LengthGroupedSampler, length_property='modality_length', shuffle=True, _delete_=True),
+    dict(type='GroupedByLengthSampler', shuffle=True, round_up=True),
+], ids=['updated', 'with _delete_', 'name'])
+def test_an_exchanged_sampler_loses_what_it_does_not_have(sampler):
+    expected = list(LengthGroupedSampler(Numbers(50), 6, length_property='modality_length', seed=3))
+    assert [index for batch in build(**sampler).batch_sampler for index in batch] == expected
+
+
+def test_back_from_grouping_too():
+    left = dict(length_property='modality_length', mega_batch_mult=2, per_device_batch_size=6)
+    order = [list(build(type=DefaultSampler, shuffle=True, **more).batch_sampler) for more in (left, {})]
+    assert order[0] == order[1]
+
+
+@pytest.mark.parametrize('wrong', [dict(shufle=True), dict(shuffle=False), dict(round_up=False)])
+def test_what_asks_for_something_else_stays_an_error(wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        build(type=GroupedByLengthSampler, **wrong)
+
+
+def test_arrays_of_lengths_suit_xtuner_s_sampler():
+    """Our data sets give an array; XTuner's sampler takes that from a concatenation only."""
+    data = Numbers(50)
+    data.modality_length = np.asarray(data.modality_length, np.int32)
+    spec = dict(dataset=data, batch_size=2, sampler=dict(type=LengthGroupedSampler, length_property='modality_length'))
+    loader = build_dataloader(SimpleNamespace(seed=3, build_dataloader=Runner.build_dataloader), spec, 3)
+    expected = list(LengthGroupedSampler(Numbers(50), 6, length_property='modality_length', seed=3))
+    assert [index for batch in loader.batch_sampler for index in batch] == expected and loader.dataset[7] == 7
+
+
 def test_another_batch_sampler_is_refused():
     loader = DataLoader(Numbers(8), batch_sampler=BatchSampler(range(8), 2, drop_last=True))
     with pytest.raises(ValueError, match='needs a ResumableBatchSampler, not BatchSampler: remove batch_sampler'):
         build_dataloader(SimpleNamespace(seed=3), loader, 1)
+
+
+@pytest.mark.parametrize('imports', [['dual_loop'], ['dual_loop.registered']])
+def test_a_stock_loop_s_sampler_loses_leftovers_too(imports):
+    """Before the runner builds anything; this config has no model, so it ends there."""
+    compat.apply()
+    cfg = Config(dict(custom_imports=dict(imports=imports), train_dataloader=dict(
+        batch_size=2, dataset=Numbers(8), sampler=dict(type=GroupedByLengthSampler, shuffle=True))))
+    with pytest.raises(KeyError, match='model'):
+        Runner.from_cfg(cfg)
+    assert dict(cfg.train_dataloader.sampler) == dict(type=GroupedByLengthSampler)

@@ -1,0 +1,218 @@
+"""A data set over the rows of a stored index: opening it, length, repeats and substitutes for bad samples."""
+
+import inspect
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from torch.utils.data import Dataset
+
+from llava_sam2.paths import resolve
+from llava_sam2.randomness import seed_for
+
+from .callables import build
+from .construction import CompletedAfterInit, SetOnCompletion
+from .index import Table, TableBuilder
+from .index_store import IndexSource, StoredIndex, load_or_build, unreadable
+from .quarantine import BadSample, Quarantine
+
+# Their code belongs to every index, so the version of the format stands for it (``index_store``).
+_SHARED = {f'{__package__}.{name}' for name in ('base', 'construction', 'indexed')}
+
+
+class MissingData(FileNotFoundError):
+    """A folder or file that a data set needs is not there."""
+
+
+class IndexedDataset(CompletedAfterInit, Dataset):
+    """One sample per row of an index that is made once and kept in ``index_dir``; see ``GroundedDataset``.
+
+    The index is opened when the outermost constructor has returned.
+    """
+
+    #: Where to get the data, one sentence.
+    obtain = ''
+    #: Functions or modules whose files, beside the class's own one, decide what its index holds: when one of these
+    #: files changes, the index is made anew.
+    index_code: tuple[Callable | ModuleType, ...] = ()
+
+    #: Name of the data set in samples, logs and files.
+    source: str = SetOnCompletion()
+    #: The bad samples.
+    quarantine: Quarantine = SetOnCompletion()
+    #: All tables of the index by name.
+    tables: dict[str, Table] = SetOnCompletion()
+    #: One row per sample.
+    index: Table = SetOnCompletion()
+    #: Says whether two runs list the same samples, wherever the data lie.
+    index_digest: str = SetOnCompletion()
+
+    def __init__(self, data_root: str | Path, repeats: float, max_samples: int | None, optional: bool, seed: int,
+                 prepare: Callable | dict | None, name: str | None, index_dir: str | Path):
+        if not (math.isfinite(repeats) and repeats > 0):
+            raise ValueError(f'repeats must be a number above 0, got {repeats}')
+        if max_samples is not None and max_samples < 1:
+            raise ValueError(f'max_samples must be at least 1, got {max_samples}')
+        self.data_root = resolve(data_root)
+        self.repeats = repeats
+        self.max_samples = max_samples
+        self._optional = optional
+        self.seed = seed
+        self._name = name
+        self.index_dir = index_dir
+        if prepare is not None:
+            build(prepare)
+
+    # What a subclass provides ---------------------------------------------------------------------------------------
+
+    def default_name(self) -> str:
+        return type(self).__name__.removesuffix('Dataset').lower()
+
+    def index_source(self) -> IndexSource:
+        """What the index is made from, by default the whole folder. Called at every start, so it must be quick.
+
+        Raises:
+            MissingData: through ``require``.
+        """
+        remedy = f'Put the data there ({self.obtain})' if self.obtain else 'Put the data there'
+        return IndexSource(folders=[self.require(self.data_root, 'data_root', remedy)])
+
+    def build_index(self) -> dict[str, Table]:
+        """Read what the folder holds, sorted, without opening images: the table ``samples`` and others at will.
+
+        A row that cannot be used is left out and written down with ``self.quarantine.note``. Where a read attribute is
+        made from the index, it must come from ``self.tables``: of a stored index this method is not called.
+        """
+        raise NotImplementedError
+
+    def sample_id(self, row: int) -> str:
+        """Name of one row, unique and stable within the source."""
+        raise NotImplementedError
+
+    def path(self, row: int) -> Path:
+        """The image file of one row (or the file that holds the image)."""
+        raise NotImplementedError
+
+    def load(self, row: int, index: int) -> dict[str, Any]:
+        """The sample of ``row``, which position ``index`` shows. Raises ``BadSample``."""
+        raise NotImplementedError
+
+    # Helpers for subclasses -----------------------------------------------------------------------------------------
+
+    def require(self, path: Path, argument: str, remedy: str) -> Path:
+        """Return ``path``, or raise ``MissingData`` that names it, the argument that led there and what to do."""
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingData(f'{path} does not exist ({type(self).__name__}, from {argument}). {remedy}, or set '
+                              'optional=True to go on without this data set') from error
+        except PermissionError as error:
+            raise unreadable(error) from error
+        return path
+
+    def full(self, builder) -> bool:
+        """Whether the index already holds ``max_samples`` rows, so that reading may end."""
+        return self.max_samples is not None and len(builder) >= self.max_samples
+
+    # Map-style data set ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        rows = len(self.index)
+        return rows * int(self.repeats) + len(self._extra_rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample. A bad one is replaced by another row, a function of seed and row alone, and quarantined.
+
+        Raises:
+            IndexError: outside 0 .. len - 1.
+            TooManyBadSamples: see ``Quarantine``.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f'index {index} is outside the {len(self)} samples of {self.source}')
+        wanted = row = self.row(index)
+        attempt = 0
+        while True:
+            try:
+                sample = self.load(row, index)
+            except BadSample as error:
+                self.quarantine.record(self.sample_id(row), error.path or self.path(row), error.reason)
+            else:
+                self.quarantine.good()
+                return sample
+            attempt += 1
+            row = seed_for(self.seed, 'substitute', self.source, wanted, attempt) % len(self.index)
+
+    def row(self, index: int) -> int:
+        """The row of the table that position ``index`` of the repeated data set shows."""
+        whole = len(self.index) * int(self.repeats)
+        return index % len(self.index) if index < whole else int(self._extra_rows[index - whole])
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}({self.source}: {len(self)} samples, {len(self.index)} distinct, '
+                f'data_root={self.data_root})')
+
+    def _draw_extra_rows(self) -> np.ndarray:
+        rows = len(self.index)
+        count = round(rows * self.repeats) - rows * int(self.repeats)
+        if rows and not count and self.repeats < 1:
+            count = 1
+        if not count:
+            return np.zeros(0, np.int64)
+        rng = np.random.default_rng(seed_for(self.seed, 'repeats', self.source))
+        return np.sort(rng.permutation(rows)[:count])
+
+    # The index ------------------------------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        self.source = self._name or self.default_name()
+        self.quarantine = Quarantine(self.source)
+        stored = self._open_index()
+        self.tables = stored.tables
+        self.index = stored.tables['samples']
+        self.index_digest = stored.digest
+        self.quarantine.num_samples = len(self.index) + self.quarantine.count
+        self.quarantine.check()
+        self._extra_rows = self._draw_extra_rows()
+
+    def _open_index(self) -> StoredIndex:
+        try:
+            source = self.index_source()
+            identity = dict(max_samples=self.max_samples, code=self._code())
+            source = replace(source, arguments=source.arguments | identity)
+            stored = load_or_build(self.source, source, self._build_index, self.index_dir)
+            if not len(stored.tables['samples']):
+                raise MissingData(f'{type(self).__name__} found no samples in {self.data_root}: check data_root, or '
+                                  'set optional=True to go on without this data set')
+        except MissingData as error:
+            if not self._optional:
+                raise
+            print_log(f'{self.source} is left out (optional=True): {error}', 'current', logging.WARNING)
+            return StoredIndex(dict(samples=Table.of(object=[])), '')
+        problems = stored.tables['problems']
+        for row in range(len(problems)):
+            self.quarantine.note(*(problems[name][row] for name in ('sample_id', 'path', 'reason')))
+        return stored
+
+    @classmethod
+    def _code(cls) -> str:
+        """A hash of the class's own files (its module and ``index_code``, and those of its bases) and its name."""
+        own = [each for each in cls.mro() if each not in IndexedDataset.mro() and each.__module__ not in _SHARED]
+        helpers = [helper for each in own for helper in vars(each).get('index_code', ())]
+        files = sorted({Path(inspect.getfile(inspect.unwrap(each))) for each in own + helpers})
+        return sha256(b''.join(file.read_bytes() for file in files)).hexdigest() + cls.__qualname__
+
+    def _build_index(self) -> dict[str, Table]:
+        tables = self.build_index()
+        if self.max_samples is not None:
+            tables['samples'] = tables['samples'].head(self.max_samples)
+        problems = TableBuilder(sample_id=str, path=str, reason=str)
+        for entry in self.quarantine.entries:
+            problems.append(**{name: entry[name] for name in problems.kinds})
+        return tables | dict(problems=problems.build())
