@@ -1,19 +1,22 @@
 """Procedural backgrounds: muted colours and textures on which the saturated objects of a scene stand out."""
+
 import cv2
 import numpy as np
 
+Field = tuple[tuple[int, int, int], np.ndarray]  # RGB at rest, and how much lighter each pixel is, (height, width)
 
-def background_field(kind, seed, height, width):
+
+def background_field(kind: str, seed: int, height: int, width: int) -> np.ndarray:
     """Draw a background.
 
     Args:
-        kind (str): One of `scene.BACKGROUNDS`.
-        seed (int): Fixes every detail.
-        height (int): Pixels.
-        width (int): Pixels.
+        kind: one of ``scene.BACKGROUNDS``.
+        seed: fixes every detail.
+        height: pixels.
+        width: pixels.
 
     Returns:
-        np.ndarray: float32 (height, width, 3) RGB, about 0..255, not clipped.
+        float32 (height, width, 3) RGB, about 0..255, not clipped.
     """
     rng = np.random.default_rng(seed)
     base, tone = _KINDS[kind](rng, height, width)
@@ -23,25 +26,25 @@ def background_field(kind, seed, height, width):
     return cv2.merge([tone * np.float32(gain) + np.float32(offset) for gain, offset in channels])
 
 
-def _noise(rng, height, width, cell_y, cell_x):
-    """Smooth noise, of unit variance at nodes `cell_y` x `cell_x` pixels apart; float32 (height, width)."""
+def _noise(rng: np.random.Generator, height: int, width: int, cell_y: int, cell_x: int) -> np.ndarray:
+    """Smooth noise, of unit variance at nodes ``cell_y`` x ``cell_x`` pixels apart; float32 (height, width)."""
     nodes = rng.standard_normal((-(-height // cell_y) + 1, -(-width // cell_x) + 1), dtype=np.float32)
     return cv2.resize(nodes, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _axes(height, width):
+def _axes(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None, :]
 
 
-def _grass(rng, height, width):
+def _grass(rng: np.random.Generator, height: int, width: int) -> Field:
     return (104, 118, 78), 13 * _noise(rng, height, width, 5, 2) + 9 * _noise(rng, height, width, 28, 28)
 
 
-def _sand(rng, height, width):
+def _sand(rng: np.random.Generator, height: int, width: int) -> Field:
     return (196, 180, 146), 6 * _noise(rng, height, width, 2, 2) + 9 * _noise(rng, height, width, 20, 36)
 
 
-def _wood(rng, height, width):
+def _wood(rng: np.random.Generator, height: int, width: int) -> Field:
     y, _ = _axes(height, width)
     plank = float(rng.uniform(34, 56))
     tones = rng.normal(0, 9, size=height // 34 + 2).astype(np.float32)
@@ -50,7 +53,7 @@ def _wood(rng, height, width):
     return (146, 116, 88), grain + 4 * _noise(rng, height, width, 2, 24) + seams + tones[(y // plank).astype(int)]
 
 
-def _tiles(rng, height, width):
+def _tiles(rng: np.random.Generator, height: int, width: int) -> Field:
     y, x = _axes(height, width)
     side = float(rng.uniform(36, 58))
     tones = rng.normal(0, 7, size=(height // 36 + 2, width // 36 + 2)).astype(np.float32)
@@ -59,7 +62,7 @@ def _tiles(rng, height, width):
         rng, height, width, 6, 6)
 
 
-def _bricks(rng, height, width):
+def _bricks(rng: np.random.Generator, height: int, width: int) -> Field:
     y, x = _axes(height, width)
     tall = float(rng.uniform(18, 26))
     row = (y // tall).astype(int)
@@ -70,19 +73,19 @@ def _bricks(rng, height, width):
     return (134, 96, 84), tones[row, column] + mortar + 4 * _noise(rng, height, width, 3, 3)
 
 
-def _sky(rng, height, width):
+def _sky(rng: np.random.Generator, height: int, width: int) -> Field:
     y, _ = _axes(height, width)
     clouds = np.maximum(_noise(rng, height, width, 40, 70) + 0.4 * _noise(rng, height, width, 14, 24), 0)
     return (138, 158, 182), 44 * (y / height - 0.5) + 20 * clouds
 
 
-def _paper(rng, height, width):
+def _paper(rng: np.random.Generator, height: int, width: int) -> Field:
     y, _ = _axes(height, width)
     lines = np.where(y % float(rng.uniform(16, 26)) < 1.6, -46, 0).astype(np.float32)
     return (222, 219, 208), lines + 3 * _noise(rng, height, width, 8, 8)
 
 
-def _fabric(rng, height, width):
+def _fabric(rng: np.random.Generator, height: int, width: int) -> Field:
     y, x = _axes(height, width)
     thread = float(rng.uniform(5, 9))
     weave = 9 * np.sin(2 * np.pi * (x + y) / thread) * np.sin(2 * np.pi * (x - y) / thread)

@@ -4,6 +4,8 @@ An expression is a conjunction of attributes and at most one relation. It is eva
 object that a reader might take it for, and strictly, to find those it describes beyond doubt. It is used only when both
 give the same one object.
 """
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -26,11 +28,11 @@ class Attributes:
     accent: str | None = None
 
     @classmethod
-    def of(cls, item: SceneObject, names):
+    def of(cls, item: SceneObject, names: Iterable[str]) -> 'Attributes':
         """The named attributes of an object."""
         return cls(**{name: getattr(item, name) for name in names})
 
-    def select(self, scene: Scene):
+    def select(self, scene: Scene) -> list[int]:
         """Indices of all objects with these attributes."""
         asked = [(name, value) for name, value in vars(self).items() if value is not None]
         return [k for k, item in enumerate(scene.objects) if all(getattr(item, name) == value for name, value in asked)]
@@ -43,16 +45,16 @@ class Beside:
     direction: str
     reference: Attributes
 
-    def loose(self, scene, candidates):
+    def loose(self, scene: Scene, candidates: Iterable[int]) -> list[int]:
         """Candidates whose centre lies on that side at all."""
         return [k for k in candidates if self._offsets(scene, k)[0] > 0]
 
-    def strict(self, scene, candidates):
+    def strict(self, scene: Scene, candidates: Iterable[int]) -> list[int]:
         """Candidates clearly on that side: far enough, and further along the direction than across it."""
         offsets = {k: self._offsets(scene, k) for k in candidates}
         return [k for k, (along, across) in offsets.items() if along >= max(BESIDE_MARGIN * scene.side, abs(across))]
 
-    def _offsets(self, scene, k):
+    def _offsets(self, scene: Scene, k: int) -> tuple[float, float]:
         """Pixels from the reference's centre to object k's, along the direction and across it."""
         reference, = self.reference.select(scene)
         here, there = scene.objects[k], scene.objects[reference]
@@ -66,7 +68,7 @@ class Extreme:
 
     direction: str
 
-    def loose(self, scene, candidates):
+    def loose(self, scene: Scene, candidates: Iterable[int]) -> list[int]:
         """Candidates that lead by their centre or by their outer edge, or come within the margin of the leader."""
         chosen = set()
         for weight in (0, 1):
@@ -77,7 +79,7 @@ class Extreme:
 
     strict = loose  # the margin is already in the loose reading
 
-    def _lead(self, item, weight):
+    def _lead(self, item: SceneObject, weight: int) -> float:
         centre = {'left': -item.x, 'right': item.x, 'above': -item.y, 'below': item.y}[self.direction]
         return centre + weight * item.radius
 
@@ -90,11 +92,11 @@ class Expression:
     relation: Beside | Extreme | None = None
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """'attribute' or 'relation'."""
         return 'attribute' if self.relation is None else 'relation'
 
-    def identifies(self, scene):
+    def identifies(self, scene: Scene) -> int | None:
         """Index of the one object the expression means, or None when it means none or could mean several."""
         candidates = self.attributes.select(scene)
         if self.relation is None:
@@ -105,16 +107,16 @@ class Expression:
         return loose[0] if len(loose) == 1 and strict == loose else None
 
 
-def attribute_expressions(scene, target, surplus=1):
-    """All attribute expressions for object `target` with at most `surplus` attributes more than the shortest needs.
+def attribute_expressions(scene: Scene, target: int, surplus: int = 1) -> list[Expression]:
+    """All attribute expressions for object ``target`` with at most ``surplus`` attributes more than the shortest needs.
 
     Args:
-        scene (Scene): The scene.
-        target (int): Index of the object.
-        surplus (int): How many attributes beyond the minimum are allowed.
+        scene: the scene.
+        target: index of the object.
+        surplus: how many attributes beyond the minimum are allowed.
 
     Returns:
-        list[Expression]: From fewest attributes to most; never empty, since no two objects of a scene look alike.
+        From fewest attributes to most; never empty, since no two objects of a scene look alike.
     """
     found: list[Expression] = []
     shortest = len(NAMED)
@@ -129,12 +131,8 @@ def attribute_expressions(scene, target, surplus=1):
     return found
 
 
-def relation_expressions(scene, target):
-    """Relation expressions for object `target` that need their relation: the attributes alone fit several objects.
-
-    Returns:
-        list[Expression]: Possibly empty.
-    """
+def relation_expressions(scene: Scene, target: int) -> list[Expression]:
+    """Relation expressions for object ``target`` that need their relation: the attributes alone fit several objects."""
     item = scene.objects[target]
     named = ((), ('shape',), ('colour',), ('colour', 'shape'), ('size', 'shape'))
     nouns = [noun for noun in (Attributes.of(item, names) for names in named) if len(noun.select(scene)) > 1]
@@ -143,8 +141,8 @@ def relation_expressions(scene, target):
     return [expression for expression in expressions if expression.identifies(scene) == target]
 
 
-def clear_neighbours(scene, target):
-    """All `Beside` relations to other objects, each by its short reference, that clearly hold for object `target`."""
+def clear_neighbours(scene: Scene, target: int) -> list[Beside]:
+    """All ``Beside`` relations of object ``target`` that clearly hold, the other object by its short reference."""
     relations = []
     for other in range(len(scene.objects)):
         if other != target:
@@ -153,7 +151,7 @@ def clear_neighbours(scene, target):
     return [relation for relation in relations if relation.strict(scene, [target])]
 
 
-def short_reference(scene, target):
-    """The shortest attributes that single out object `target`; among equals one that names the shape."""
+def short_reference(scene: Scene, target: int) -> Attributes:
+    """The shortest attributes that single out object ``target``; among equals one that names the shape."""
     options = [expression.attributes for expression in attribute_expressions(scene, target, surplus=0)]
     return next((option for option in options if option.shape), options[0])

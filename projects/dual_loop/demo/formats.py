@@ -1,16 +1,17 @@
 """Writers of the five on-disk formats.
 
-Each source is a pair of functions. `write(folder, rngs, start)` draws one scene per generator, writes its files and
-returns plain records; `index(folder, records)` writes the files that list everything, from the records of all scenes.
+Each source is a pair of functions. ``write(folder, rngs, start)`` draws one scene per generator, writes its files and
+returns plain records; ``index(folder, records)`` writes the files that list everything, from the records of all scenes.
 A scene depends on its own generator only, so any split of the work gives the same bytes.
 """
+
 import csv
 import io
 import json
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 
 from dual_loop.demo.masks import mask_box, mask_polygons, mask_rle
 from dual_loop.demo.rendering import draw_pair, draw_scene
-from dual_loop.demo.scene import SHAPES
+from dual_loop.demo.scene import SHAPES, Scene
 from dual_loop.demo.wording import RELATION_CHANCE, describe, refer, sentence_form
 
 JPEG_QUALITY = 92
@@ -35,18 +36,21 @@ MAX_SENTENCES = 3  # of one RefCOCO object
 # First `img_id` of the splits that show COCO's pictures: never one of RefCOCO's.
 DAM_IMAGE_IDS = {'COCOStuff': 10_000_000, 'LVIS': 20_000_000, 'PACO': 30_000_000}
 
+Record = tuple[str, list[dict]]  # id of a Describe Anything entry and its regions
+Entry = tuple[str, list[dict], list[tuple[str, np.ndarray]]]  # and its images, each with the end of its file name
+
 
 @dataclass(frozen=True)
 class Source:
     """One data set of the demo.
 
     Attributes:
-        number: Part of the random key of its scenes; never reused, so sources share no scene.
-        share: Scenes as a share of the `images` asked for.
-        folder: Folder below the root.
-        write: Draws scenes, writes their files, returns their records.
-        index: Writes the listing files from all records; None where the format has none.
-        by_default: Whether it is made unless asked for by its own name.
+        number: part of the random key of its scenes; never reused, so sources share no scene.
+        share: scenes as a share of the ``images`` asked for.
+        folder: folder below the root.
+        write: draws scenes, writes their files, returns their records.
+        index: writes the listing files from all records; None where the format has none.
+        by_default: whether it is made unless asked for by its own name.
     """
 
     number: int
@@ -57,8 +61,8 @@ class Source:
     by_default: bool = True
 
 
-def write_sav(folder, rngs, start):
-    """SA-V frame pairs of one object: uint8 `frame1`, `frame2` (H, W, 3) RGB and `mask1`, `mask2` (H, W), 0 or 255."""
+def write_sav(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list:
+    """SA-V pairs of one object: uint8 ``frame1``, ``frame2`` (H, W, 3) RGB and ``mask1``, ``mask2`` (H, W) 0 or 255."""
     for number, rng in enumerate(rngs, start):
         (_, frame1, masks1), (_, frame2, masks2) = draw_pair(rng)
         target = int(rng.integers(len(masks1)))
@@ -72,7 +76,7 @@ def write_sav(folder, rngs, start):
     return []
 
 
-def write_sa1b(folder, rngs, start):
+def write_sa1b(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list:
     """SA-1B release layout: sa_N.jpg and sa_N.json with compressed run lengths."""
     for number, rng in enumerate(rngs, start + 1):
         scene, image, masks = draw_scene(rng)
@@ -91,7 +95,7 @@ def write_sa1b(folder, rngs, start):
     return []
 
 
-def write_openimages(folder, rngs, start):
+def write_openimages(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list[dict]:
     """Open Images v7 images and mask files; records are the rows of the annotation table."""
     rows = []
     for number, rng in enumerate(rngs, start):
@@ -113,7 +117,7 @@ def write_openimages(folder, rngs, start):
     return rows
 
 
-def index_openimages(folder, rows):
+def index_openimages(folder: Path, rows: list[dict]) -> None:
     """The annotation table and the names of the labels."""
     names = [dict(LabelName=label, DisplayName=shape.capitalize()) for shape, label in OPEN_IMAGES_LABELS.items()]
     for name, table in (('train-annotations-object-segmentation.csv', rows), ('oidv7-class-descriptions.csv', names)):
@@ -123,10 +127,11 @@ def index_openimages(folder, rows):
             writer.writerows(table)
 
 
-def write_refcoco(folder, rngs, start, splits=REF_SPLITS, relation_chance=RELATION_CHANCE):
+def write_refcoco(folder: Path, rngs: Sequence[np.random.Generator], start: int, splits: Mapping[int, str] = REF_SPLITS,
+                  relation_chance: float = RELATION_CHANCE) -> list[dict]:
     """COCO-named images; one record {image, annotations, refs} per scene.
 
-    Beyond the public format an annotation has `attributes` and a sentence has `kind`, 'attribute' or 'relation'.
+    Beyond the public format an annotation has ``attributes`` and a sentence has ``kind``, 'attribute' or 'relation'.
     """
     records = []
     for number, rng in enumerate(rngs, start):
@@ -152,7 +157,7 @@ def write_refcoco(folder, rngs, start, splits=REF_SPLITS, relation_chance=RELATI
     return records
 
 
-def index_refcoco(folder, records, split_by='unc'):
+def index_refcoco(folder: Path, records: list[dict], split_by: str = 'unc') -> None:
     """instances.json and refs({split_by}).p; references and sentences are numbered in order."""
     refs, sentences = [ref for record in records for ref in record['refs']], 0
     for ref_id, ref in enumerate(refs):
@@ -170,9 +175,9 @@ def index_refcoco(folder, records, split_by='unc'):
     (folder / f'refs({split_by}).p').write_bytes(_pickled(refs))
 
 
-def write_dam_by_image(folder, rngs, start, split):
+def write_dam_by_image(folder: Path, rngs: Sequence[np.random.Generator], start: int, split: str) -> list[Record]:
     """Describe Anything, one entry per image with all of its regions."""
-    def entries(number, rng):
+    def entries(number: int, rng: np.random.Generator) -> Iterator[Entry]:
         scene, image, masks = draw_scene(rng)
         regions = [_region(rng, scene, masks, k, split, number) for k in range(len(masks))]
         yield f'{split.lower()}_{number}', regions, [('.jpg', image)]
@@ -180,9 +185,9 @@ def write_dam_by_image(folder, rngs, start, split):
     return _write_dam(folder, rngs, start, entries)
 
 
-def write_dam_by_region(folder, rngs, start, split):
+def write_dam_by_region(folder: Path, rngs: Sequence[np.random.Generator], start: int, split: str) -> list[Record]:
     """Describe Anything, one entry per region: two entries repeat one image."""
-    def entries(number, rng):
+    def entries(number: int, rng: np.random.Generator) -> Iterator[Entry]:
         scene, image, masks = draw_scene(rng)
         for k in range(2):
             region = _region(rng, scene, masks, k, split, number)
@@ -191,9 +196,9 @@ def write_dam_by_region(folder, rngs, start, split):
     return _write_dam(folder, rngs, start, entries)
 
 
-def write_dam_sav(folder, rngs, start):
+def write_dam_sav(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list[Record]:
     """Describe Anything, one entry per clip of two frames named {id}.{t}.jpg; mask and caption belong to frame 0."""
-    def entries(number, rng):
+    def entries(number: int, rng: np.random.Generator) -> Iterator[Entry]:
         (scene, frame1, masks), (_, frame2, _) = draw_pair(rng)
         target = int(rng.integers(len(masks)))
         region = _region(rng, scene, masks, target, 'SAV', number)
@@ -202,12 +207,13 @@ def write_dam_sav(folder, rngs, start):
     return _write_dam(folder, rngs, start, entries)
 
 
-def index_dam(folder, records):
+def index_dam(folder: Path, records: list[Record]) -> None:
     """annotations.json: id -> list of regions."""
     (folder / 'annotations.json').write_text(json.dumps(dict(records)))
 
 
-def _write_dam(folder, rngs, start, entries):
+def _write_dam(folder: Path, rngs: Sequence[np.random.Generator], start: int,
+               entries: Callable[[int, np.random.Generator], Iterator[Entry]]) -> list[Record]:
     """One tar of images and pickled regions for these scenes; records are (id, regions)."""
     records = []
     with tarfile.open(_prepared(folder / 'images' / f'{start:08d}.tar'), 'w', format=tarfile.USTAR_FORMAT) as archive:
@@ -222,17 +228,17 @@ def _write_dam(folder, rngs, start, entries):
     return records
 
 
-def _region(rng, scene, masks, target, split, number):
+def _region(rng: np.random.Generator, scene: Scene, masks: np.ndarray, target: int, split: str, number: int) -> dict:
     region = dict(caption=describe(rng, scene, target).text, mask_rle=mask_rle(masks[target]))
     return dict(region, img_id=DAM_IMAGE_IDS[split] + number) if split in DAM_IMAGE_IDS else region
 
 
-def _pickled(data):
+def _pickled(data: list) -> bytes:
     # Pickle stores an equal string once or twice by its identity; fresh strings give the same bytes in any process.
     return pickle.dumps(json.loads(json.dumps(data)), protocol=2)
 
 
-def _jpeg(image):
+def _jpeg(image: np.ndarray) -> bytes:
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     encoded, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     if not encoded:
@@ -240,7 +246,7 @@ def _jpeg(image):
     return data.tobytes()
 
 
-def _prepared(path: Path):
+def _prepared(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -1,8 +1,10 @@
 """Making a complete demo folder, once, whoever asks first."""
+
 import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,29 +25,32 @@ MIN_IMAGES = 4  # one for each RefCOCO split
 CHUNK = 50  # scenes of one unit of work and of one tar; independent of the number of workers
 CORPUS_SOURCE = 8  # random key of the tokenizer corpus; no data set has it
 
+Task = tuple[Path, int, str, int, int]  # root, seed, source, first scene and the one after the last
 
-def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources=None):
+
+def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: int | None = None, progress: bool = True,
+                   sources: Sequence[str] | None = None) -> Path:
     """Write synthetic data in the five on-disk formats: SA-V pairs, SA-1B, Open Images, RefCOCO and Describe Anything.
 
-    What a source holds depends on `images` and `seed` alone. Everything appears under `out` at once, when complete.
+    What a source holds depends on ``images`` and ``seed`` alone. All appears under ``out`` at once, when complete.
 
     Args:
-        out (str | Path): Folder to make; it must not exist or be empty.
-        images (int): Scenes of each of SA-V, SA-1B, Open Images and RefCOCO; Describe Anything has as many in all,
+        out: folder to make; it must not exist or be empty.
+        images: scenes of each of SA-V, SA-1B, Open Images and RefCOCO; Describe Anything has as many in all,
             half of them in COCOStuff and a quarter each in LVIS and SAV. At least 4.
-        seed (int): Not negative; different seeds share no scene.
-        workers (int | None): Processes; None takes one per available core, at most 16.
-        progress (bool): Show a progress bar.
-        sources (list[str] | None): Some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all of these.
+        seed: not negative; different seeds share no scene.
+        workers: processes; None takes one per available core, at most 16.
+        progress: show a progress bar.
+        sources: some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all of these.
             By their own names only: 'refcoco+', 'refcocog', 'dam_Mapillary', 'dam_OpenImages' and 'dam_PACO', each of
             these three with a quarter of the images.
 
     Returns:
-        Path: `out`.
+        ``out``.
 
     Raises:
-        ValueError: Settings out of range.
-        FileExistsError: `out` holds something already.
+        ValueError: settings out of range.
+        FileExistsError: ``out`` holds something already.
     """
     out = Path(out).absolute()
     names = _check_settings(images, seed, workers, sources)
@@ -57,23 +62,20 @@ def make_demo_data(out, images=400, seed=0, workers=None, progress=True, sources
 
 
 @FUNCTIONS.register_module()
-def ensure_demo_data(root, images=400, seed=0, workers=None, progress=False, sources=None):
+def ensure_demo_data(root: str | Path, images: int = 400, seed: int = 0, workers: int | None = None,
+                     progress: bool = False, sources: Sequence[str] | None = None) -> Path:
     """Make the demo data unless a complete set with the same settings is there; safe to call from several processes.
 
     Args:
-        root (str | Path): Folder of the demo data.
-        images (int): As in `make_demo_data`.
-        seed (int): As in `make_demo_data`.
-        workers (int | None): As in `make_demo_data`.
-        progress (bool): Show a progress bar.
-        sources (list[str] | None): As in `make_demo_data`.
+        root: folder of the demo data.
+        images, seed, workers, progress, sources: see ``make_demo_data``.
 
     Returns:
-        Path: `root`.
+        ``root``, as an absolute path.
 
     Raises:
-        ValueError: Settings out of range, or `root` holds demo data of other settings.
-        FileExistsError: `root` holds something else.
+        ValueError: settings out of range, or ``root`` holds demo data of other settings.
+        FileExistsError: ``root`` holds something else.
     """
     root = resolve(root)
     names = _check_settings(images, seed, workers, sources)
@@ -85,15 +87,15 @@ def ensure_demo_data(root, images=400, seed=0, workers=None, progress=False, sou
     return root
 
 
-def demo_corpus(seed, n):
+def demo_corpus(seed: int, n: int) -> list[str]:
     """Sentences of the demo world to train a tokenizer on; their scenes are in no data set.
 
     Args:
-        seed (int): Not negative.
-        n (int): How many.
+        seed: not negative.
+        n: how many.
 
     Returns:
-        list[str]: `n` texts, expressions and descriptions in turn.
+        ``n`` texts, expressions and descriptions in turn.
     """
     texts: list[str] = []
     index = 0
@@ -106,12 +108,12 @@ def demo_corpus(seed, n):
     return texts[:n]
 
 
-def scene_rng(seed, source, index):
-    """The generator of scene `index` of the named source, as the writers receive it."""
+def scene_rng(seed: int, source: str, index: int) -> np.random.Generator:
+    """The generator of scene ``index`` of the named source, as the writers receive it."""
     return np.random.default_rng([seed, SOURCES[source].number, index])
 
 
-def _check_settings(images, seed, workers, sources):
+def _check_settings(images: int, seed: int, workers: int | None, sources: Sequence[str] | None) -> list[str]:
     """Names of the writers to run; raises when a setting makes no sense."""
     if images < MIN_IMAGES:
         raise ValueError(f'images={images} is too small: use at least {MIN_IMAGES}, one for each RefCOCO split')
@@ -129,8 +131,8 @@ def _check_settings(images, seed, workers, sources):
     return [name for name, group in groups.items() if group in sources]
 
 
-def _is_current(root, images, seed, names):
-    """Whether `root` holds the demo data asked for; raises if it holds anything else."""
+def _is_current(root: Path, images: int, seed: int, names: list[str]) -> bool:
+    """Whether ``root`` holds the demo data asked for; raises if it holds anything else."""
     asked = dict(format=FORMAT, images=images, seed=seed, sources=names)
     manifest = root / MANIFEST
     if not manifest.exists():
@@ -146,17 +148,17 @@ def _is_current(root, images, seed, names):
     return True
 
 
-def _listed(settings):
+def _listed(settings: Mapping) -> str:
     return ', '.join(f'{key}={value}' for key, value in settings.items())
 
 
-def _lock(root):
+def _lock(root: Path) -> FileLock:
     root.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(root.parent / f'.{root.name}.lock')
 
 
-def _build(root, images, seed, workers, progress, names):
-    """Write everything into a temporary folder beside `root` and rename it; the caller holds the lock."""
+def _build(root: Path, images: int, seed: int, workers: int | None, progress: bool, names: list[str]) -> None:
+    """Write everything into a temporary folder beside ``root`` and rename it; the caller holds the lock."""
     partial = root.parent / f'.{root.name}.partial'
     if partial.exists():  # an earlier run was killed
         shutil.rmtree(partial)
@@ -184,8 +186,8 @@ def _build(root, images, seed, workers, progress, names):
     partial.rename(root)
 
 
-def _results(tasks, workers):
-    """Results of `_write` in the order of the tasks."""
+def _results(tasks: list[Task], workers: int) -> Iterator[list]:
+    """Results of ``_write`` in the order of the tasks."""
     if workers == 1:
         yield from map(_write, tasks)
         return
@@ -193,7 +195,7 @@ def _results(tasks, workers):
         yield from pool.map(_write, tasks)
 
 
-def _write(task):
+def _write(task: Task) -> list:
     root, seed, name, start, stop = task
     rngs = [scene_rng(seed, name, index) for index in range(start, stop)]
     return SOURCES[name].write(root / SOURCES[name].folder, rngs, start)

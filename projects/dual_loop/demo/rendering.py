@@ -1,23 +1,35 @@
 """Pixels of a scene: the picture and one mask of visible pixels per object."""
+
 import cv2
 import numpy as np
 
 from dual_loop.demo.backgrounds import background_field
-from dual_loop.demo.scene import ACCENTS, BACKGROUND_MARGIN, COLOURS, SHAPES, move_scene, sample_scene
+from dual_loop.demo.scene import (
+    ACCENTS,
+    BACKGROUND_MARGIN,
+    COLOURS,
+    SHAPES,
+    Scene,
+    SceneObject,
+    move_scene,
+    sample_scene,
+)
 
 SUPERSAMPLING = 4  # outlines are filled on a grid this much finer and averaged
 SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
 MIN_VISIBLE = 0.8  # least share of an object that the objects in front of it leave visible
 
+Drawn = tuple[Scene, np.ndarray, np.ndarray]  # with its image uint8 (H, W, 3) and its masks bool (K, H, W)
 
-def render_scene(scene):
+
+def render_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Paint a scene from back to front with anti-aliased edges.
 
     Args:
-        scene (Scene): What to paint.
+        scene: what to paint.
 
     Returns:
-        tuple: image uint8 (H, W, 3) RGB; masks bool (K, H, W), true where at least half of the pixel shows object k;
+        image uint8 (H, W, 3) RGB; masks bool (K, H, W), true where at least half of the pixel shows object k;
         visible float (K,), the share of each object's area that no other object covers.
     """
     margin, (shift_x, shift_y) = BACKGROUND_MARGIN, scene.background_shift
@@ -37,11 +49,11 @@ def render_scene(scene):
     return image, covers >= 0.5, covers.sum((1, 2)) / np.array(areas)
 
 
-def draw_scene(rng):
-    """Sample and render a scene in which at least `MIN_VISIBLE` of every object shows.
+def draw_scene(rng: np.random.Generator) -> Drawn:
+    """Sample and render a scene in which at least ``MIN_VISIBLE`` of every object shows.
 
     Returns:
-        tuple: Scene, image uint8 (H, W, 3), masks bool (K, H, W).
+        the scene, image uint8 (H, W, 3), masks bool (K, H, W).
     """
     while True:
         scene = sample_scene(rng)
@@ -50,11 +62,11 @@ def draw_scene(rng):
             return scene, image, masks
 
 
-def draw_pair(rng):
+def draw_pair(rng: np.random.Generator) -> tuple[Drawn, Drawn]:
     """Sample and render two frames of one scene; object k is the same object in both.
 
     Returns:
-        tuple: (Scene, image, masks) of frame 1 and the same of frame 2, as in `draw_scene`.
+        (scene, image, masks) of frame 1 and the same of frame 2, as in ``draw_scene``.
     """
     first = draw_scene(rng)
     while True:
@@ -64,7 +76,7 @@ def draw_pair(rng):
             return first, (scene, image, masks)
 
 
-def _paint(item, height, width):
+def _paint(item: SceneObject, height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
     """Window (two slices), coverage float32 (h, w) in 0..1 and RGB float32 (h, w, 3) of one object."""
     reach = item.reach + 1
     x0, y0 = max(int(item.x - reach), 0), max(int(item.y - reach), 0)
@@ -88,7 +100,7 @@ def _paint(item, height, width):
     return (slice(y0, y1), slice(x0, x1)), cover, paint
 
 
-def _marks(texture, u, v, radius):
+def _marks(texture: str, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray:
     """Share (h, w) of each pixel that the texture's marks cover; u, v are pixel offsets in the object's own axes."""
     period = {'striped': 0.62, 'dotted': 0.56, 'checked': 0.8}[texture] * radius
     if texture == 'striped':
@@ -100,6 +112,6 @@ def _marks(texture, u, v, radius):
     return 0.5 + 0.5 * across * along
 
 
-def _wave(offset, period):
-    """Distance in pixels, signed, to the nearest multiple of `period`."""
+def _wave(offset: np.ndarray, period: float) -> np.ndarray:
+    """Distance in pixels, signed, to the nearest multiple of ``period``."""
     return (offset / period - np.round(offset / period)) * period

@@ -1,7 +1,9 @@
 """A closed world of simple scenes: which objects there are, what they look like and where they lie.
 
-A scene is plain data, drawn from a random generator; `rendering.py` makes pixels of it, `wording.py` text.
+A scene is plain data, drawn from a random generator; ``rendering.py`` makes pixels of it, ``wording.py`` text.
 """
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,19 +21,21 @@ IMAGE_SIDES = (224, 320)  # pixels, inclusive
 MAX_OBJECTS = 6
 BACKGROUND_MARGIN = 24  # pixels by which a background may shift between two frames
 
+Look = tuple[str, str, str, str, str | None]  # shape, colour, size, texture, accent
 
-def _polygon(radii, start=-np.pi / 2):
+
+def _polygon(radii: Sequence[float], start: float = -np.pi / 2) -> np.ndarray:
     angles = start + np.arange(len(radii)) * 2 * np.pi / len(radii)
     return np.stack([np.cos(angles), np.sin(angles)], 1) * np.asarray(radii)[:, None]
 
 
-def _heart():
+def _heart() -> np.ndarray:
     t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
     return np.stack([16 * np.sin(t)**3, -y - 2.5], 1) / 15.5
 
 
-def _cross(arm=0.36):
+def _cross(arm: float = 0.36) -> np.ndarray:
     corner = np.array([(arm, -1), (arm, -arm), (1, -arm)])
     turns = [np.array([[0, -1], [1, 0]])] * 4
     return np.concatenate([corner @ np.linalg.matrix_power(turn.T, k) for k, turn in enumerate(turns)])
@@ -52,7 +56,7 @@ REACH = {name: float(max(np.hypot(*outline.T).max() for outline in outlines)) fo
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object; positions and lengths in pixels, angles in radians, `tint` an RGB offset in grey levels."""
+    """One object; positions and lengths in pixels, angles in radians, ``tint`` an RGB offset in grey levels."""
 
     shape: str
     colour: str
@@ -66,19 +70,19 @@ class SceneObject:
     tint: tuple[int, int, int]
 
     @property
-    def look(self):
+    def look(self) -> tuple[str, str, str, str]:
         """(shape, colour, size, texture): no two objects of a scene share all four."""
         return self.shape, self.colour, self.size, self.texture
 
     @property
-    def reach(self):
+    def reach(self) -> float:
         """Radius in pixels of the disc that holds the whole object."""
         return self.radius * REACH[self.shape]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects from back to front on a named background; `background_seed` fixes the background's details."""
+    """Objects from back to front on a named background; ``background_seed`` fixes the background's details."""
 
     width: int
     height: int
@@ -89,19 +93,19 @@ class Scene:
     brightness: float = 1.0
 
     @property
-    def side(self):
+    def side(self) -> int:
         """The shorter image side in pixels, the unit of sizes and distances."""
         return min(self.width, self.height)
 
 
-def sample_scene(rng):
+def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene of 2 to 6 objects of which no two look alike.
 
     Args:
-        rng (np.random.Generator): Source of all randomness; the scene is a function of its state.
+        rng: source of all randomness; the scene is a function of its state.
 
     Returns:
-        Scene: Every object lies inside the image and overlaps its neighbours little.
+        a scene in which every object lies inside the image and overlaps its neighbours little.
     """
     while True:
         width, height = (int(v) for v in rng.integers(IMAGE_SIDES[0], IMAGE_SIDES[1] + 1, size=2))
@@ -114,17 +118,17 @@ def sample_scene(rng):
             return scene
 
 
-def move_scene(rng, scene):
+def move_scene(rng: np.random.Generator, scene: Scene) -> Scene:
     """The same objects a moment later: each moved, scaled and turned a little, with a small camera shift.
 
-    Sizes stay inside their named range; object k of the result is object k of `scene`.
+    Sizes stay inside their named range; object k of the result is object k of ``scene``.
 
     Args:
-        rng (np.random.Generator): Source of all randomness.
-        scene (Scene): The first frame.
+        rng: source of all randomness.
+        scene: the first frame.
 
     Returns:
-        Scene: The second frame, of the same width and height.
+        the second frame, of the same width and height.
     """
     while True:
         pan = rng.uniform(-0.06, 0.06, size=2) * scene.side
@@ -144,7 +148,7 @@ def move_scene(rng, scene):
             return moved
 
 
-def _sample_look(rng, others):
+def _sample_look(rng: np.random.Generator, others: Sequence[SceneObject]) -> Look:
     """Draw (shape, colour, size, texture, accent); often shares a shape or a colour with another object.
 
     Shared attributes make one word too few, so that expressions need their combinations.
@@ -161,7 +165,7 @@ def _sample_look(rng, others):
             return shape, colour, size, texture, accent
 
 
-def _place(rng, scene, look):
+def _place(rng: np.random.Generator, scene: Scene, look: Look) -> SceneObject | None:
     """Put an object of this look at a free place of the scene; None when 30 places were all taken."""
     shape, colour, size, texture, accent = look
     radius = float(rng.uniform(*SIZES[size])) * scene.side / 2
@@ -175,7 +179,7 @@ def _place(rng, scene, look):
     return None
 
 
-def _fits(item, scene):
+def _fits(item: SceneObject, scene: Scene) -> bool:
     """Whether the object lies inside the image and at most touches the objects that are already there."""
     inside = (item.reach + 1 <= item.x <= scene.width - item.reach - 1
               and item.reach + 1 <= item.y <= scene.height - item.reach - 1)

@@ -1,5 +1,10 @@
 """English for structured expressions: short referring expressions and one- or two-sentence descriptions."""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
 
 from dual_loop.demo.expressions import (
     DIRECTIONS,
@@ -27,6 +32,8 @@ PLACES = {'grass': 'on grass', 'wood': 'on a wooden floor', 'tiles': 'on a tiled
           'fabric': 'on dark fabric'}
 NOUNS = ('object', 'thing', 'shape')  # for an expression that leaves the shape open
 
+T = TypeVar('T')
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -37,22 +44,22 @@ class Sentence:
     target: int
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """'attribute' or 'relation'."""
         return self.expression.kind
 
 
-def refer(rng, scene: Scene, target: int, relation_chance: float = RELATION_CHANCE):
+def refer(rng: np.random.Generator, scene: Scene, target: int, relation_chance: float = RELATION_CHANCE) -> Sentence:
     """Write a short unambiguous referring expression, lower-case without a full stop.
 
     Args:
-        rng (np.random.Generator): Picks content and wording.
-        scene (Scene): The scene.
-        target (int): Index of the object to refer to.
-        relation_chance (float): Probability of asking for a relation; where none is unambiguous, attributes are used.
+        rng: picks content and wording.
+        scene: the scene.
+        target: index of the object to refer to.
+        relation_chance: probability of asking for a relation; where none is unambiguous, attributes are used.
 
     Returns:
-        Sentence: Means object `target` and no other.
+        a sentence that means object ``target`` and no other.
     """
     related = relation_expressions(scene, target) if rng.random() < relation_chance else []
     options = related or attribute_expressions(scene, target)
@@ -62,16 +69,16 @@ def refer(rng, scene: Scene, target: int, relation_chance: float = RELATION_CHAN
     return Sentence(_expression_text(rng, expression), expression, target)
 
 
-def describe(rng, scene: Scene, target: int):
+def describe(rng: np.random.Generator, scene: Scene, target: int) -> Sentence:
     """Write a description of one or two sentences with all attributes, often a relation and the background.
 
     Args:
-        rng (np.random.Generator): Picks content and wording.
-        scene (Scene): The scene.
-        target (int): Index of the object to describe.
+        rng: picks content and wording.
+        scene: the scene.
+        target: index of the object to describe.
 
     Returns:
-        Sentence: Means object `target` and no other; capitals and full stops as in written English.
+        a sentence that means object ``target`` and no other; capitals and full stops as in written English.
     """
     item = scene.objects[target]
     attributes = Attributes.of(item, ('shape', 'colour', 'size', 'texture', 'accent'))
@@ -93,19 +100,19 @@ def describe(rng, scene: Scene, target: int):
     return Sentence(text, Expression(attributes, relation), target)
 
 
-def sentence_form(text):
+def sentence_form(text: str) -> str:
     """'the red circle' -> 'The red circle.'"""
     return text[0].upper() + text[1:] + '.'
 
 
-def _true_relations(scene, target):
+def _true_relations(scene: Scene, target: int) -> list[Beside | Extreme]:
     """Relations that clearly hold: beside an object that a short phrase singles out, or outermost of all objects."""
     outermost = [Extreme(direction) for direction in DIRECTIONS]
     return clear_neighbours(scene, target) + [
         relation for relation in outermost if Expression(Attributes(), relation).identifies(scene) == target]
 
 
-def _expression_text(rng, expression):
+def _expression_text(rng: np.random.Generator, expression: Expression) -> str:
     noun = _noun_phrase(rng, expression.attributes, plain_order=expression.relation is not None)
     relation = expression.relation
     if relation is None:
@@ -117,15 +124,15 @@ def _expression_text(rng, expression):
     return f'the {noun} {FAR_SIDE[relation.direction]}'
 
 
-def _relation_clause(rng, relation):
+def _relation_clause(rng: np.random.Generator, relation: Beside | Extreme) -> str:
     if isinstance(relation, Extreme):
         return f'the {EXTREME[relation.direction]} object'
     preposition = _choice(rng, BESIDE[relation.direction])
     return f'{preposition} the {_noun_phrase(rng, relation.reference, plain_order=True)}'
 
 
-def _noun_phrase(rng, attributes, plain_order):
-    """'small striped red circle', or unless `plain_order` also 'small red circle with stripes'."""
+def _noun_phrase(rng: np.random.Generator, attributes: Attributes, plain_order: bool) -> str:
+    """'small striped red circle', or unless ``plain_order`` also 'small red circle with stripes'."""
     size = _choice(rng, SIZE_WORDS[attributes.size]) if attributes.size else None
     noun = attributes.shape or _choice(rng, NOUNS)
     if attributes.texture in MARKS and not plain_order and rng.random() < 0.4:
@@ -135,5 +142,5 @@ def _noun_phrase(rng, attributes, plain_order):
     return ' '.join(word for word in words if word)
 
 
-def _choice(rng, options):
+def _choice(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
