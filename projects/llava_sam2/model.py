@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS
@@ -17,6 +16,7 @@ from .losses import dice, mask_targets, point_bce, point_values, sample_points, 
 from .portable import prompts
 from .portable.configuration import Sa2VAConfig
 from .portable.key_maps import is_lora, is_token_rows
+from .portable.network import binary_masks
 from .portable.rows import caption_row, segmentation_row
 from .portable.sequences import IGNORE, Batch, Row, pad_rows
 from .portable.vocabulary import Vocabulary
@@ -354,8 +354,7 @@ class VideoLLaVASAMModel(BaseModel):
         ]
         images = self.encode(data['pixel_values'], data['g_pixel_values'])
         batch, hidden_states = self.read(rows, images)
-        logits = self.segment(batch, hidden_states, images)[:, None].float()
-        return F.interpolate(logits, size=data['masks2'].shape[-2:], mode='bilinear')[:, 0] > 0
+        return binary_masks(self.segment(batch, hidden_states, images)[:, None], data['masks2'].shape[-2:])[:, 0]
 
     def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
         """Referring segmentation of every captioned object, and region captions of those that are described.

@@ -84,7 +84,7 @@ def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) ->
         raise FileNotFoundError(f'{folder} is no folder of a model: it has no config.json')
     tokenizer = load_tokenizer(folder.absolute())
     network = Sa2VAChatModel.from_pretrained(folder, dtype=DTYPES[dtype] if dtype else 'auto', device_map=device)
-    vocabulary = Vocabulary(tokenizer, network.config.llm_config.vocab_size)
+    vocabulary = Vocabulary(tokenizer, network.config.llm_config.vocab_size, network.config.chat_template)
     return Loaded(network, vocabulary, _description(network, folder.absolute().name))
 
 

@@ -47,7 +47,7 @@ def write_release(
     folder = Path(folder).absolute()
     if folder.exists():
         raise FileExistsError(f'{folder} exists; remove it or choose another folder')
-    Vocabulary(tokenizer, network.config.llm_config.vocab_size)
+    Vocabulary(tokenizer, network.config.llm_config.vocab_size, network.config.chat_template)  # checks the tokenizer
     plan = release_of(network, dtype, carried)
     settings = dict(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=tokenizer.pad_token_id) | dict(generation or {})
