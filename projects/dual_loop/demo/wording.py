@@ -62,7 +62,7 @@ def refer(rng, scene: Scene, target: int, relation_chance: float = RELATION_CHAN
     return Sentence(_expression_text(rng, expression), expression, target)
 
 
-def describe(rng, scene: Scene, target: int):
+def description_of(rng, scene: Scene, target: int):
     """Write a description of one or two sentences with all attributes, often a relation and the background.
 
     Args:

@@ -105,8 +105,8 @@ class Predictor:
         return predictions
 
     @torch.no_grad()
-    def describe(self, pictures: Sequence[Picture], regions: Sequence[Sequence[torch.Tensor]], max_new_tokens: int,
-                 question: str = prompts.CAPTION_QUESTION) -> list[list[Prediction]]:
+    def caption_regions(self, pictures: Sequence[Picture], regions: Sequence[Sequence[torch.Tensor]],
+                        max_new_tokens: int, question: str = prompts.CAPTION_QUESTION) -> list[list[Prediction]]:
         """Descriptions of regions, one question for each.
 
         Args:
