@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from dual_loop.checkpoints.conversion import convert
-from dual_loop.checkpoints.trained_model import DTYPES, PARTS
+from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, EXPORTED_PARTS
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,11 +20,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='iter_N.pth in the work_dir, a file or (from DeepSpeed) a folder')
     parser.add_argument('out', type=Path, help='folder to write; it must not exist')
     parser.add_argument('--base', help='folder of the base weights, if not the one in the config')
-    parser.add_argument('--parts', choices=PARTS, default='full',
+    parser.add_argument('--parts', choices=EXPORTED_PARTS, default='full',
                         help='trained parts to take: all, LoRA, mask decoder and text_hidden_fcs, both, or the '
                              'projector mlp1 (default: %(default)s)')
     parser.add_argument('--ema', action='store_true', help='the averages (the teacher) instead of the trained weights')
-    parser.add_argument('--dtype', choices=DTYPES, help='type of the written weights (default: that of the base)')
+    parser.add_argument('--dtype', choices=EXPORTED_DTYPES,
+                        help='type of the written weights (default: that of the base)')
     parser.add_argument('--metrics', type=Path, help='JSON of an evaluation, for the model card')
     return parser.parse_args()
 

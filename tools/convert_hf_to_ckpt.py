@@ -37,7 +37,7 @@ def convert(folder: Path, out: Path) -> int:
     if faults:
         raise CheckpointError(f'{folder} is not what its config.json says: {faults}. Download it again')
     # Tensors are mapped from their files; torch.save goes through them one by one.
-    state = {released_to_training(name): stored.read() for name, stored in assembly.tensors.items()}
+    state = {released_to_training(name): stored.tensor() for name, stored in assembly.tensors.items()}
     meta = dict(source=folder.name, fingerprint=fingerprint_of(assembly), lora='merged')
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + '.partial')

@@ -8,18 +8,19 @@ import argparse
 from dual_loop.demo import demo_corpus
 from llava_sam2.paths import resolve
 from llava_sam2.portable import prompts
+from llava_sam2.portable.templates import PHI3_CHAT, ChatTemplate
 from llava_sam2.tokenizer import train_tokenizer
 
 
-def protocol_corpus(captions: list[str]) -> list[str]:
+def protocol_corpus(captions: list[str], template: ChatTemplate = PHI3_CHAT) -> list[str]:
     """Captions in every prompt and answer, so that BPE learns the seams that the protocol has."""
     texts = []
     for index, caption in enumerate(captions):
         question = prompts.SEGMENTATION_QUESTIONS[index % len(prompts.SEGMENTATION_QUESTIONS)]
-        texts.append(prompts.segmentation_prompt(question, 1, prompts.phrase(caption)))
-        texts.append(prompts.caption_prompt(1, 1))
-        texts.append(prompts.answer(caption))
-        texts.append(prompts.answer(prompts.SEGMENTATION_ANSWERS[index % len(prompts.SEGMENTATION_ANSWERS)]))
+        texts.append(prompts.segmentation_prompt(template, question, 1, prompts.phrase(caption)))
+        texts.append(prompts.caption_prompt(template, 1, 1))
+        texts.append(template.ended(caption))
+        texts.append(template.ended(prompts.SEGMENTATION_ANSWERS[index % len(prompts.SEGMENTATION_ANSWERS)]))
     return texts
 
 

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS
@@ -17,6 +16,7 @@ from .losses import PointMaskLoss, token_cross_entropy
 from .portable import prompts
 from .portable.configuration import Sa2VAConfig
 from .portable.key_maps import is_lora, is_token_rows
+from .portable.network import binary_masks
 from .portable.sequences import IGNORE, Batch, Row, pad_rows
 from .portable.vocabulary import Vocabulary
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
@@ -143,7 +143,7 @@ class VideoLLaVASAMModel(BaseModel):
         if pretrained is not None and 'mllm' in source:  # which has no rows for the added tokens yet
             config.llm_config.vocab_size = max(config.llm_config.vocab_size, len(tokens))
         self.config = config
-        self.vocabulary = Vocabulary(tokens, config.llm_config.vocab_size)
+        self.vocabulary = Vocabulary(tokens, config.llm_config.vocab_size, config.chat_template)
         self.network = build_network(config, self.dtype)
         self._freeze(trainable)
         if pretrained is None:
@@ -350,8 +350,7 @@ class VideoLLaVASAMModel(BaseModel):
         rows = [self.text_rows.monitored(*each) for each in zip(data['image2'].tolist(), data['captions'])]
         images = self.encode(data['pixel_values'], data['g_pixel_values'])
         batch, hidden_states = self.read(rows, images)
-        logits = self.segment(batch, hidden_states, images)[:, None].float()
-        return F.interpolate(logits, size=data['masks2'].shape[-2:], mode='bilinear')[:, 0] > 0
+        return binary_masks(self.segment(batch, hidden_states, images)[:, None], data['masks2'].shape[-2:])[:, 0]
 
     def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
         """Referring segmentation of every captioned object, and region captions of those that are described.

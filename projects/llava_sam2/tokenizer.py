@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from .paths import resolve
 from .portable.prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START
 
-# The split of Qwen2's tokenizer: punctuation runs may join, so that '.<|end|>' has its seams where the real one has.
+# The split of Qwen2's tokenizer: punctuation runs may join, so that a final '.' and a terminator that is text have
+# their seams where the real one has.
 _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

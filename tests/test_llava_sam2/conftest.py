@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_release import save_weights
 
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.key_maps import SAM2_PREFIX, released_to_training
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.video_memory import video_memory_shapes
-from llava_sam2.weights.export import save_weights
 from llava_sam2.weights.token_rows import added_token_ids
 
 

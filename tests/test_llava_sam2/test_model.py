@@ -4,10 +4,10 @@ import logging
 
 import pytest
 import torch
+from tiny_release import save_weights
 
 from llava_sam2.portable import prompts
 from llava_sam2.portable.rows import segmentation_row
-from llava_sam2.weights.export import save_weights
 
 EVER_TRAINED = ('network.mlp1.', 'network.text_hidden_fcs.', 'network.grounding_encoder.mask_decoder.')
 

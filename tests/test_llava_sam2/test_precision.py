@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tiny_release import save_weights
 
 from llava_sam2.portable.network import Sa2VANetwork
-from llava_sam2.weights.export import save_weights
 
 
 @pytest.fixture(scope='module')

@@ -2,6 +2,7 @@ import pytest
 
 from dual_loop.demo import demo_corpus
 from llava_sam2.portable import prompts
+from llava_sam2.portable.templates import PHI3_CHAT
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import build_tokenizer, load_tokenizer, stand_in_tokenizer, train_tokenizer
 
@@ -43,7 +44,7 @@ def test_the_stand_in_has_the_released_ids(stand_in):
 
 
 def test_the_stand_in_reads_as_the_small_tokenizer(stand_in, vocabulary):
-    texts = demo_corpus(seed=7, n=200) + [prompts.caption_prompt(2, 1), '<reserved 1000> 1000 .<|end|>']
+    texts = demo_corpus(seed=7, n=200) + [prompts.caption_prompt(PHI3_CHAT, 2, 1), '<reserved 1000> 1000 .<|end|>']
     moved = {vocabulary.id_of(token): stand_in.id_of(token) for token in vocabulary.tokenizer.get_added_vocab()}
     for text in texts:
         assert stand_in.encode(text) == [moved.get(index, index) for index in vocabulary.encode(text)]

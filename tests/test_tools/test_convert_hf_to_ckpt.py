@@ -6,11 +6,11 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_release import save_weights
 
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.video_memory import video_memory_shapes
-from llava_sam2.weights.export import save_weights
 from llava_sam2.weights.fingerprint import fingerprint
 from llava_sam2.weights.loading import load_pretrained
 

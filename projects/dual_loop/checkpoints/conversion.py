@@ -14,7 +14,7 @@ from llava_sam2.weights.export import write_release
 
 from .files import read_trained
 from .model_card import model_card
-from .trained_model import DTYPES, build, check_base, select
+from .trained_model import EXPORTED_DTYPES, build, check_base, select
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def convert(args: Namespace) -> dict[str, list]:
     cfg = Config.fromfile(args.config)
     model, base = build(cfg, args.base)
     check_base(trained, base, args.checkpoint)
-    dtype = DTYPES[args.dtype] if args.dtype else base.dtype
+    dtype = EXPORTED_DTYPES[args.dtype] if args.dtype else base.dtype
     changes = load(model, select(trained, model, args.parts, args.ema, args.checkpoint), dtype)
     source = cfg.model.get('base', cfg.model).get('pretrained')
     card = model_card(

@@ -11,7 +11,6 @@ files, which only resuming reads, and three plain ones for everything else:
 """
 
 import json
-import os
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from llava_sam2.paths import keep_on_disk
 from llava_sam2.portable.pickled import read_pickled
-from llava_sam2.portable.stored import open_tensors
+from llava_sam2.portable.stored import STATE, TRAINABLES, open_tensors
 
-TRAINABLES, EMA, STATE = 'trainables.safetensors', 'ema.safetensors', 'state.json'
+EMA = 'ema.safetensors'
 #: Ending of what is being written; nothing reads it.
 PARTIAL = '.partial'
 #: mmengine's name of the file that names the latest checkpoint.
@@ -90,7 +90,7 @@ def read_trained(path: str | Path) -> Trained:
     if path.is_dir():
         state = json.loads((path / STATE).read_text(encoding='utf-8'))
         trainables, ema = (
-            {name: stored.read() for name, stored in open_tensors(path / file).tensors.items()}
+            {name: stored.tensor() for name, stored in open_tensors(path / file).tensors.items()}
             for file in (TRAINABLES, EMA))
         return Trained(trainables=trainables, ema=ema, **state)
     checkpoint = read_pickled(path)
@@ -104,19 +104,19 @@ def read_trained(path: str | Path) -> Trained:
 def publish(partial: Path, final: Path) -> None:
     """Give a completely written file or folder its name, so that after a power cut it is there whole or not at all."""
     for path in [*partial.rglob('*'), partial] if partial.is_dir() else [partial]:
-        _sync(path)
+        keep_on_disk(path)
     replaced = final.with_name(f'{final.name}.replaced')
     remove(replaced)
     if final.is_dir():  # of an earlier run; a file is replaced by the next line, a folder cannot be
         final.rename(replaced)
     partial.replace(final)
-    _sync(final.parent)
+    keep_on_disk(final.parent)
     note = final.with_name(LATEST)
     fresh = note.with_name(note.name + PARTIAL)
     fresh.write_text(str(final.absolute()), encoding='utf-8')
-    _sync(fresh)
+    keep_on_disk(fresh)
     fresh.rename(note)
-    _sync(final.parent)
+    keep_on_disk(final.parent)
     remove(replaced)
 
 
@@ -126,11 +126,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,14 +11,15 @@ from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.weights.loading import CheckpointError
 
 #: What each choice of parts takes from a checkpoint, as parts of names.
-PARTS = {
+EXPORTED_PARTS = {
     'full': ('', ),
     'lora': ('.lora_', ),
     'sam2': ('.mask_decoder.', '.text_hidden_fcs.'),
     'lora+sam2': ('.lora_', '.mask_decoder.', '.text_hidden_fcs.'),
     'proj': ('.mlp1.', ),
 }
-DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32)
+#: Types in which weights are exported and evaluated, by the names that command lines know.
+EXPORTED_DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32)
 
 
 def build(cfg: Config, base: str | None) -> tuple[torch.nn.Module, VideoLLaVASAMModel]:
@@ -66,4 +67,4 @@ def select(trained: Trained, model: torch.nn.Module, parts: str, ema: bool, chec
         if tensor.shape != expected[name].shape:
             raise CheckpointError(f'{checkpoint} does not fit the config: {name} is {tuple(tensor.shape)}, expected '
                                   f'{tuple(expected[name].shape)}')
-    return {name: tensor for name, tensor in state.items() if any(part in f'.{name}' for part in PARTS[parts])}
+    return {name: tensor for name, tensor in state.items() if any(part in f'.{name}' for part in EXPORTED_PARTS[parts])}

@@ -44,7 +44,7 @@ class GroundedDataset(IndexedDataset):
     a list. Frame pairs have the names with the suffixes 1 and 2. Every tensor comes straight from the original pixels.
 
     A subclass provides ``build_index``, ``sample_id``, ``path`` and ``read_mask``; and where the defaults do not fit,
-    ``index_source``, ``read_image`` and ``describe``. The index has one row per sample. It may hold the columns
+    ``index_source``, ``read_image`` and ``words``. The index has one row per sample. It may hold the columns
     ``image`` and ``object`` (whole numbers that say which rows share an image and an object), ``caption``, and
     ``box_width, box_height, area, image_width, image_height`` (pixels, NaN where unknown). It is made once and kept in
     ``index_dir``.
@@ -106,7 +106,7 @@ class GroundedDataset(IndexedDataset):
         """(height, width) bool, the row's own object. Raises ``BadSample``."""
         raise NotImplementedError
 
-    def describe(self, row: int) -> dict[str, str | None]:
+    def words(self, row: int) -> dict[str, str | None]:
         """The words of one row: ``caption``, and what else a source has (``label``, ``kind``)."""
         return dict(caption=self.index['caption'][row] if 'caption' in self.index else None)
 
@@ -185,7 +185,7 @@ class GroundedDataset(IndexedDataset):
                     image_key=f'{self.source}:{self.path(row)}')
 
     def _object(self, row: int, image: torch.Tensor) -> dict[str, Any]:
-        return self.regions(self.read_mask(row, *image.shape[1:])) | self.describe(row)
+        return self.regions(self.read_mask(row, *image.shape[1:])) | self.words(row)
 
     def _companions(self, row: int, index: int) -> Iterator[int]:
         """Rows of the other objects of the row's image, in an order fixed by (seed, index); one row per object."""

@@ -150,7 +150,7 @@ class DescribeAnythingDataset(GroundedDataset):
 
     def read_image(self, row: int) -> torch.Tensor:
         path = self.path(row)
-        data = self._reader.read(path, int(self.index['offset'][row]), int(self.index['size'][row]))
+        data = self._reader.bytes_at(path, int(self.index['offset'][row]), int(self.index['size'][row]))
         return decode_image(data, f'{path}:{self.index["image_id"][row]}')
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
@@ -232,7 +232,7 @@ def scan_tar(path: Path, read_pickles: bool) -> TarContent:
                     raise BadSample(f'{name} has {size} bytes, more than any list of regions')
                 if member.stem in content.regions:
                     raise BadSample(f'{name} is there twice')
-                entries = load_plain_pickle(reader.read(path, offset, size), f'{path}:{name}')
+                entries = load_plain_pickle(reader.bytes_at(path, offset, size), f'{path}:{name}')
             except UnsafePickle:
                 raise
             except ValueError as error:

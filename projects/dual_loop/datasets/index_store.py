@@ -17,7 +17,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
 
-from llava_sam2.paths import resolve
+from llava_sam2.paths import keep_on_disk, resolve
 
 from .index import Table, digest
 
@@ -170,9 +170,9 @@ def _make(folder: Path, name: str, source: IndexSource, arguments: dict, build: 
     unfinished.mkdir()
     for each, table in tables.items():
         table.write(unfinished / f'{each}.arrow')
-        _sync(unfinished / f'{each}.arrow')
+        keep_on_disk(unfinished / f'{each}.arrow')
     (unfinished / _STATE).write_text(json.dumps(state, indent=1))
-    _sync(unfinished / _STATE)
+    keep_on_disk(unfinished / _STATE)
     if folder.exists():
         folder.rename(old)
     unfinished.rename(folder)
@@ -194,8 +194,3 @@ def _directory(path: str) -> list[int] | None:
         return [os.stat(path).st_mtime_ns, len(os.listdir(path))]
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _sync(path: Path) -> None:
-    with open(path, 'rb') as stream:
-        os.fsync(stream.fileno())

@@ -58,7 +58,7 @@ class OpenImagesDataset(GroundedDataset):
         for part in read_csv(names, _NAMES):
             labels.update(zip(part['LabelName'].to_pylist(), part['DisplayName'].to_pylist()))
 
-        def read() -> Iterator[Table]:
+        def tables() -> Iterator[Table]:
             listed = 0
             for part in read_csv(table, _COLUMNS):
                 yield _samples_of(part, labels, listed)
@@ -66,7 +66,7 @@ class OpenImagesDataset(GroundedDataset):
                 if self.max_samples is not None and listed >= self.max_samples:
                     break
 
-        samples = Table.concatenate(read())
+        samples = Table.concatenate(tables())
         images = samples['image_id'].values.dictionary_encode().indices.cast(pa.int64())
         return dict(samples=Table(samples.values.append_column('image', images)))
 
@@ -80,8 +80,8 @@ class OpenImagesDataset(GroundedDataset):
         path = self.data_root / 'masks' / self.split / self.index['mask'][row]
         return mask_to_size(read_mask_image(path), height, width, path)
 
-    def describe(self, row: int) -> dict[str, str | None]:
-        return super().describe(row) | dict(label=self.index['label'][row])
+    def words(self, row: int) -> dict[str, str | None]:
+        return super().words(row) | dict(label=self.index['label'][row])
 
 
 def _samples_of(part: pa.RecordBatch, labels: dict[str, str], first: int) -> Table:

@@ -1,7 +1,6 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: short human sentences that name one object of a COCO picture."""
 
 import json
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mmengine.registry import DATASETS
 from .base import GroundedDataset
 from .index import Table, TableBuilder
 from .index_store import IndexSource
+from .lengths import numbers_or_nan
 from .masks import decode_segmentation
 from .plain_pickle import load_plain_pickle
 from .refs import (
@@ -112,9 +112,9 @@ class RefCOCODataset(GroundedDataset):
                                      f'annotation {ref["ann_id"]} or image {ref["image_id"]} {problem}')
                 continue
             outlines.append(segmentation=json.dumps(annotation['segmentation']), file=image['file_name'])
-            _, _, box_width, box_height = _numbers(annotation.get('bbox'), 4)
-            area, image_width, image_height = _numbers([annotation.get('area'), image.get('width'),
-                                                        image.get('height')], 3)
+            _, _, box_width, box_height = numbers_or_nan(annotation.get('bbox'), 4)
+            area, image_width, image_height = numbers_or_nan(
+                [annotation.get('area'), image.get('width'), image.get('height')], 3)
             for sentence in ref['sentences']:
                 if not is_text(sentence['sent']):
                     sample = _sample_id(image['file_name'], ref['ref_id'], sentence['sent_id'])
@@ -139,8 +139,8 @@ class RefCOCODataset(GroundedDataset):
         segmentation = json.loads(self.tables['outlines']['segmentation'][self.index['outline'][row]])
         return decode_segmentation(segmentation, height, width, self._instances_file)
 
-    def describe(self, row: int) -> dict[str, str | None]:
-        return super().describe(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})
+    def words(self, row: int) -> dict[str, str | None]:
+        return super().words(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})
 
     @property
     def _refs_file(self) -> Path:
@@ -163,13 +163,6 @@ def _problem(annotation: dict | None, image: dict | None) -> str | None:
     if not is_text(name) or name != Path(name).name:
         return 'has no plain file_name'
     return None if isinstance(annotation.get('segmentation'), (list, dict)) else 'has no segmentation'
-
-
-def _numbers(values: object, count: int) -> list[float]:
-    """``count`` numbers, NaN where there is none: they only estimate lengths."""
-    if not isinstance(values, list) or len(values) != count:
-        return [math.nan] * count
-    return [value if isinstance(value, (int, float)) else math.nan for value in values]
 
 
 def _sample_id(file_name: str, ref_id: int, sentence_id: int) -> str:

@@ -1,7 +1,6 @@
 """SA-1B: pictures with about a hundred masks each and no words."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from .base import GroundedDataset
 from .images import read_bytes
 from .index import Table, TableBuilder
 from .index_store import find_files
+from .lengths import numbers_or_nan
 from .masks import decode_segmentation
 from .parallel import map_in_order
 from .quarantine import BadSample
@@ -43,7 +43,7 @@ class SA1BDataset(GroundedDataset):
         chunks = [(self.data_root, first, files[first:first + _FILES_AT_ONCE])
                   for first in range(0, len(files), _FILES_AT_ONCE)]
 
-        def read() -> Iterator[Table]:
+        def tables() -> Iterator[Table]:
             listed = 0
             yield _samples_of((self.data_root, 0, []))[0]
             for table, problems in map_in_order(_samples_of, chunks, f'index of {self.source}, {len(files)} files'):
@@ -54,7 +54,7 @@ class SA1BDataset(GroundedDataset):
                 if self.max_samples is not None and listed >= self.max_samples:
                     break
 
-        return dict(samples=Table.concatenate(read()), files=Table.of(file=files))
+        return dict(samples=Table.concatenate(tables()), files=Table.of(file=files))
 
     def sample_id(self, row: int) -> str:
         return f'{Path(self._file(row)).stem}_{self.index["object"][row]}'
@@ -89,10 +89,10 @@ def _samples_of(chunk: tuple[Path, int, list[str]]) -> tuple[Table, list[tuple[s
             problems.append((file, error.reason))
             continue
         for position, annotation in enumerate(annotations):
-            _, _, box_width, box_height = _numbers(annotation.get('bbox'), 4)
+            _, _, box_width, box_height = numbers_or_nan(annotation.get('bbox'), 4)
             builder.append(image=number, object=_identity(annotation, position), position=position,
                            box_width=box_width, box_height=box_height, image_width=size[0], image_height=size[1],
-                           area=_numbers([annotation.get('area')], 1)[0])
+                           area=numbers_or_nan([annotation.get('area')], 1)[0])
     return builder.build(), problems
 
 
@@ -123,17 +123,10 @@ def read_annotations(path: Path) -> tuple[tuple[float, float], list[dict]]:
         raise BadSample('has no list of annotations', path)
     image = content.get('image')
     image = image if isinstance(image, dict) else {}
-    width, height = _numbers([image.get('width'), image.get('height')], 2)
+    width, height = numbers_or_nan([image.get('width'), image.get('height')], 2)
     return (width, height), annotations
 
 
 def _identity(annotation: dict, position: int) -> int:
     identity = annotation.get('id')
     return identity if isinstance(identity, int) else position
-
-
-def _numbers(values: object, count: int) -> list[float]:
-    """``count`` numbers, NaN where there is none: these only estimate lengths, a mask decides over the sample."""
-    if not isinstance(values, list) or len(values) != count:
-        return [math.nan] * count
-    return [value if isinstance(value, (int, float)) else math.nan for value in values]

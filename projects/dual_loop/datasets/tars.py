@@ -58,7 +58,7 @@ class TarReader:
         self._handles: dict[Path, int] = {}
         self._process = os.getpid()
 
-    def read(self, path: Path, offset: int, size: int) -> bytes:
+    def bytes_at(self, path: Path, offset: int, size: int) -> bytes:
         """``size`` bytes of ``path`` from ``offset``.
 
         Raises:

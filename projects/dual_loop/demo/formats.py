@@ -23,7 +23,7 @@ from PIL import Image
 from dual_loop.demo.masks import mask_box, mask_polygons, mask_rle
 from dual_loop.demo.rendering import draw_pair, draw_scene
 from dual_loop.demo.scene import SHAPES, Scene
-from dual_loop.demo.wording import RELATION_CHANCE, describe, refer, sentence_form
+from dual_loop.demo.wording import RELATION_CHANCE, description_of, refer, sentence_form
 
 JPEG_QUALITY = 92
 FOLDER_SIZE = 1000  # files of one SA-V or SA-1B folder
@@ -229,7 +229,7 @@ def _write_dam(folder: Path, rngs: Sequence[np.random.Generator], start: int,
 
 
 def _region(rng: np.random.Generator, scene: Scene, masks: np.ndarray, target: int, split: str, number: int) -> dict:
-    region = dict(caption=describe(rng, scene, target).text, mask_rle=mask_rle(masks[target]))
+    region = dict(caption=description_of(rng, scene, target).text, mask_rle=mask_rle(masks[target]))
     return dict(region, img_id=DAM_IMAGE_IDS[split] + number) if split in DAM_IMAGE_IDS else region
 
 

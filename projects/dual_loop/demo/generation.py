@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dual_loop.demo.formats import SOURCES
 from dual_loop.demo.scene import sample_scene
-from dual_loop.demo.wording import describe, refer
+from dual_loop.demo.wording import description_of, refer
 from llava_sam2.paths import resolve
 
 FORMAT = 1  # raise it with every change of content, so that folders made before it are not taken for current ones
@@ -103,7 +103,7 @@ def demo_corpus(seed: int, n: int) -> list[str]:
         rng = np.random.default_rng([seed, CORPUS_SOURCE, index])
         scene = sample_scene(rng)
         for target in range(len(scene.objects)):
-            texts += [refer(rng, scene, target).text, describe(rng, scene, target).text]
+            texts += [refer(rng, scene, target).text, description_of(rng, scene, target).text]
         index += 1
     return texts[:n]
 

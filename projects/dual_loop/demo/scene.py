@@ -133,7 +133,7 @@ def move_scene(rng: np.random.Generator, scene: Scene) -> Scene:
     while True:
         pan = rng.uniform(-0.06, 0.06, size=2) * scene.side
         moved = replace(scene, objects=(), brightness=float(rng.uniform(0.93, 1.07)),
-                        background_shift=tuple(int(v) for v in np.round(pan)))
+                        background_shift=(int(np.round(pan)[0]), int(np.round(pan)[1])))
         for item in scene.objects:
             low, high = (share * scene.side / 2 for share in SIZES[item.size])
             for _ in range(12):
@@ -156,7 +156,7 @@ def _sample_look(rng: np.random.Generator, others: Sequence[SceneObject]) -> Loo
     while True:
         shape, colour = str(rng.choice(list(SHAPES))), str(rng.choice(list(COLOURS)))
         if others and rng.random() < 0.6:
-            model = others[rng.integers(len(others))]
+            model = others[int(rng.integers(len(others)))]
             shape, colour = (model.shape, colour) if rng.random() < 0.6 else (shape, model.colour)
         size = 'large' if rng.random() < 0.6 else 'small'
         texture = str(rng.choice(TEXTURES, p=(0.46, 0.18, 0.18, 0.18)))

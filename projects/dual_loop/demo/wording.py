@@ -69,7 +69,7 @@ def refer(rng: np.random.Generator, scene: Scene, target: int, relation_chance: 
     return Sentence(_expression_text(rng, expression), expression, target)
 
 
-def describe(rng: np.random.Generator, scene: Scene, target: int) -> Sentence:
+def description_of(rng: np.random.Generator, scene: Scene, target: int) -> Sentence:
     """Write a description of one or two sentences with all attributes, often a relation and the background.
 
     Args:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from .loading import Loaded
 from .predictor import Predictor
 from .processes import Processes
 from .referring import ReferringBatches, Sentences, describe_dataset
-from .results import versions
+from .results import assemble_results
 
 
 class ReferredObjects:
@@ -54,8 +53,8 @@ class ReferredObjects:
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         return self._sentences.read_mask(self._rows[row][0], height, width)
 
-    def describe(self, row: int) -> dict[str, list[str]]:
-        return dict(caption=[self._sentences.describe(sentence)['caption'] for sentence in self._rows[row]])
+    def words(self, row: int) -> dict[str, list[str]]:
+        return dict(caption=[self._sentences.words(sentence)['caption'] for sentence in self._rows[row]])
 
 
 def evaluate_captions(
@@ -97,7 +96,7 @@ def evaluate_captions(
                                max_texts_per_image)
 
     def answer(batch: Sentences) -> list[dict[str, Any]]:
-        described = predictor.describe(batch.pictures, batch.targets, max_new_tokens, question)
+        described = predictor.caption_regions(batch.pictures, batch.targets, max_new_tokens, question)
         return [dict(image=image, sample_id=sample_id, text=each.text, references=references, ended=each.ended)
                 for image, *of_image in zip(batch.images, batch.sample_ids, batch.texts, described, strict=True)
                 for sample_id, references, each in zip(*of_image, strict=True)]
@@ -108,14 +107,11 @@ def evaluate_captions(
         return None
     timing = processes.timing(time.perf_counter() - started, len(samples))
     metrics, tokenizer = add_scores(samples, tokenizer)
-    return dict(
-        task='captions', protocol='generate',
-        dataset=describe_dataset(dataset, max_images, max_texts_per_image), tokenizer=tokenizer,
-        model=loaded.description, prompt=question, dtype=loaded.description['dtype'], batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        counts=dict(images=batches.num_images, sentences=len(samples), left_out=dataset.quarantine.count),
-        metrics=metrics | length_metrics(samples),
-        versions=versions() | dict(pycocoevalcap=version('pycocoevalcap')), timing=timing, samples=samples,
+    return assemble_results(
+        'captions', loaded.description, samples, metrics | length_metrics(samples),
+        dict(images=batches.num_images, left_out=dataset.quarantine.count), ['pycocoevalcap'], protocol='generate',
+        dataset=describe_dataset(dataset, max_images, max_texts_per_image), tokenizer=tokenizer, prompt=question,
+        batch_size=batch_size, max_new_tokens=max_new_tokens, timing=timing,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from dual_loop.checkpoints.trained_model import DTYPES, PARTS
+from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, EXPORTED_PARTS
 from dual_loop.datasets import MissingData, RefCOCODataset, TooManyBadSamples
 from dual_loop.datasets.from_config import build_dataset
 from dual_loop.demo import ensure_demo_data
@@ -66,9 +66,10 @@ def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols:
                         help='sentences at a time; the same results need the same B (default: %(default)s)')
     parser.add_argument('--num-workers', type=count_or_none, metavar='N', default=2,
                         help='processes that read images, for each GPU (default: %(default)s)')
-    parser.add_argument('--dtype', choices=DTYPES, help='of the weights (default: what the model states)')
+    parser.add_argument('--dtype', choices=EXPORTED_DTYPES, help='of the weights (default: what the model states)')
     parser.add_argument('--ema', action='store_true', help='the averages of the checkpoint instead of its weights')
-    parser.add_argument('--parts', choices=PARTS, default='full', help='parts of the checkpoint (default: all)')
+    parser.add_argument('--parts', choices=EXPORTED_PARTS, default='full',
+                        help='parts of the checkpoint (default: all)')
     parser.add_argument('--base', help='folder of the base weights, if not the one in the config')
     parser.add_argument('--out', type=Path, help='JSON to write (default: work_dirs/eval/<model>_<dataset>_<split>_'
                         '<protocol>.json); replaces an older one')

@@ -30,7 +30,7 @@ from .cycle_probe import Probe, ProbeBatch
 from .loading import Loaded
 from .predictor import Predictor
 from .processes import Processes
-from .results import versions
+from .results import assemble_results
 from .scores import MaskScores, mask_metrics
 
 CONDITIONS = ('true', 'generated', 'shuffled', 'empty')
@@ -41,7 +41,7 @@ METRICS = ('giou', 'ciou', 'no_seg_rate')
 def describe(predictor: Predictor, batch: ProbeBatch, max_new_tokens: int) -> list[dict[str, Any]]:
     """``place``, ``text``, ``ended`` and ``problem`` of each object of a batch."""
     pictures = [each.pictures[0] for each in batch.objects]
-    said = predictor.describe(pictures, [each.targets[:1] for each in batch.objects], max_new_tokens)
+    said = predictor.caption_regions(pictures, [each.targets[:1] for each in batch.objects], max_new_tokens)
     captions = [dict(place=each.place, text=caption.text, ended=caption.ended, problem='')
                 for each, (caption, ) in zip(batch.objects, said)]
     captions += [dict(place=place, text='', ended=True, problem=problem) for place, problem in batch.problems.items()]
@@ -142,15 +142,14 @@ def evaluate_cycle(
     samples = [probe.identity(each.pop('place')) | each for each in answers if 'ended' not in each]
     left_out = [each['problem'] for each in captions if each['problem']]
     digests = [f'{source}:{dataset.index_digest}' for source, dataset in sources.items()]
-    return dict(
-        task='cycle', protocol=protocol,
+    return assemble_results(
+        'cycle', loaded.description, samples,
+        cycle_metrics(samples) | caption_metrics(captions, loaded.vocabulary),
+        dict(images=len({each['image'] for each in samples}), objects=len(captions) - len(left_out),
+             left_out=len(left_out)), protocol=protocol,
         dataset=dict(name=name, split=None, split_by=None, data_root_name=None, max_samples=max_samples,
                      digest=sha256('\n'.join(digests).encode()).hexdigest(), sources=list(sources), left_out=left_out),
-        model=loaded.description,
         prompt=f'{prompts.CAPTION_QUESTION} {prompts.REFERRING_QUESTION.format(class_name="{}").strip()}',
-        dtype=loaded.description['dtype'], batch_size=batch_size, max_new_tokens=max_new_tokens,
-        counts=dict(images=len({each['image'] for each in samples}), sentences=len(samples),
-                    objects=len(captions) - len(left_out), left_out=len(left_out)),
-        metrics=cycle_metrics(samples) | caption_metrics(captions, loaded.vocabulary), versions=versions(),
-        timing=processes.timing(time.perf_counter() - started, len(samples)), samples=samples,
+        batch_size=batch_size, max_new_tokens=max_new_tokens,
+        timing=processes.timing(time.perf_counter() - started, len(samples)),
     )

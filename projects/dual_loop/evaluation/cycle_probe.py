@@ -94,7 +94,7 @@ class Probe(Dataset):
     def caption(self, place: int) -> str | None:
         """The words of the data set."""
         source, row = self.places[place]
-        return self.sources[source].describe(row)['caption']
+        return self.sources[source].words(row)['caption']
 
     def identity(self, place: int) -> dict[str, str]:
         """How results name an object: ``image``, ``sample_id`` and ``source``, the same wherever the data lie."""

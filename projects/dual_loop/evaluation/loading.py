@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from dual_loop.checkpoints.files import Trained, read_trained
-from dual_loop.checkpoints.trained_model import DTYPES, build, check_base, select
+from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build, check_base, select
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.portable.chat import Sa2VAChatModel
 from llava_sam2.portable.network import Sa2VANetwork
@@ -54,9 +54,10 @@ def load_model(
         model: folder, or config file (.py).
         checkpoint: of a run of the config.
         ema: the averages (the teacher) instead of the trained weights.
-        dtype: a key of ``DTYPES``, of the weights; None for what config.json says, or the base model of the config.
+        dtype: a key of ``EXPORTED_DTYPES``, of the weights; None for what config.json says, or the base model of the
+            config.
         device: of the network.
-        parts: a key of ``PARTS``, what to take of the checkpoint.
+        parts: a key of ``EXPORTED_PARTS``, what to take of the checkpoint.
         base: folder of the base weights, if not the one in the config.
 
     Raises:
@@ -83,8 +84,9 @@ def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) ->
     if not (folder / 'config.json').is_file():
         raise FileNotFoundError(f'{folder} is no folder of a model: it has no config.json')
     tokenizer = load_tokenizer(folder.absolute())
-    network = Sa2VAChatModel.from_pretrained(folder, dtype=DTYPES[dtype] if dtype else 'auto', device_map=device)
-    vocabulary = Vocabulary(tokenizer, network.config.llm_config.vocab_size)
+    network = Sa2VAChatModel.from_pretrained(folder, dtype=EXPORTED_DTYPES[dtype] if dtype else 'auto',
+                                             device_map=device)
+    vocabulary = Vocabulary(tokenizer, network.config.llm_config.vocab_size, network.config.chat_template)
     return Loaded(network, vocabulary, _description(network, folder.absolute().name))
 
 
@@ -97,7 +99,8 @@ def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: 
         model.load_state_dict(select(trained, model, parts, ema, str(checkpoint)), strict=False)
     elif base.random_weights:
         raise ValueError(f'{config} starts from random weights: give a checkpoint of it')
-    network = _exported(base, DTYPES[dtype] if dtype else base.dtype, torch.device(device), str(checkpoint or config))
+    network = _exported(base, EXPORTED_DTYPES[dtype] if dtype else base.dtype, torch.device(device),
+                        str(checkpoint or config))
     names = [config.stem, Path(checkpoint).stem if checkpoint else 'base', 'ema' if ema else '',
              '' if parts == 'full' else parts]
     description = _description(network, '_'.join(filter(None, names)), checkpoint, trained, ema, parts)
@@ -118,7 +121,7 @@ def _description(network: Sa2VANetwork, name: str, checkpoint: str | Path | None
     return dict(
         name=name, fingerprint=_fingerprint(network), checkpoint=Path(checkpoint).name if checkpoint else None,
         step=trained.step if trained else None, averages=averages, parts=parts,
-        dtype=next((key for key, value in DTYPES.items() if value == network.dtype), str(network.dtype)),
+        dtype=next((key for key, value in EXPORTED_DTYPES.items() if value == network.dtype), str(network.dtype)),
     )
 
 
@@ -126,5 +129,5 @@ def _fingerprint(network: Sa2VANetwork) -> str:
     """Of the weights under their released names, in the type in which they are evaluated."""
     plan, result = plan_release(network), Fingerprint()
     for name in sorted(plan):
-        result.update(name, plan[name].read().detach())
+        result.update(name, plan[name].tensor().detach())
     return result.hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from llava_sam2.portable import prompts
-from llava_sam2.portable.answers import Answer, answer
+from llava_sam2.portable.answers import Answer, answer_rows
 from llava_sam2.portable.image_processing import grounding_pixels, vision_tiles
 from llava_sam2.portable.network import Sa2VANetwork, binary_masks
 from llava_sam2.portable.regions import region_grid
@@ -105,8 +105,8 @@ class Predictor:
         return predictions
 
     @torch.no_grad()
-    def describe(self, pictures: Sequence[Picture], regions: Sequence[Sequence[torch.Tensor]], max_new_tokens: int,
-                 question: str = prompts.CAPTION_QUESTION) -> list[list[Prediction]]:
+    def caption_regions(self, pictures: Sequence[Picture], regions: Sequence[Sequence[torch.Tensor]],
+                        max_new_tokens: int, question: str = prompts.CAPTION_QUESTION) -> list[list[Prediction]]:
         """Descriptions of regions, one question for each.
 
         Args:
@@ -130,17 +130,18 @@ class Predictor:
             return [[] for _ in pictures]
         tiles = torch.cat([picture.tiles for picture in pictures]).to(self.network.device)
         features = self.network.mlp1(self.network.encode_vision(tiles))
-        answers = iter(answer(self.network, self.vocabulary, rows, features, max_new_tokens, forced, self.poll))
+        answers = iter(answer_rows(self.network, self.vocabulary, rows, features, max_new_tokens, forced, self.poll))
         return [[next(answers) for _ in each] for each in subjects]
 
     def _segmentation_row(self, text: str, images: range) -> Row:
-        prompt = prompts.segmentation_prompt(prompts.REFERRING_QUESTION, len(images) * self.num_tokens,
-                                             prompts.phrase(text))
+        prompt = prompts.segmentation_prompt(self.vocabulary.template, prompts.REFERRING_QUESTION,
+                                             len(images) * self.num_tokens, prompts.phrase(text))
         return chat_row(self.vocabulary, prompt, images)
 
     def _caption_row(self, region: torch.Tensor, images: range, question: str) -> Row:
         grid = region_grid(region, self.network.config.region_grid)
-        prompt = prompts.caption_prompt(len(images) * self.num_tokens, int(grid.sum()), question)
+        prompt = prompts.caption_prompt(self.vocabulary.template, len(images) * self.num_tokens, int(grid.sum()),
+                                        question)
         return chat_row(self.vocabulary, prompt, images, grid[None])
 
     def _predictions(self, picture: Picture, answers: Sequence[Answer], maps: Sequence[torch.Tensor]

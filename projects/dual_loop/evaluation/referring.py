@@ -17,7 +17,7 @@ from .batches import answer_in_batches
 from .loading import Loaded
 from .predictor import Picture, Predictor
 from .processes import Processes
-from .results import versions
+from .results import assemble_results
 from .scores import MaskScores, mask_metrics
 
 
@@ -88,7 +88,7 @@ class ReferringBatches(Dataset):
             batch.images.append(path.name)
             batch.pictures.append(self.prepare(image))
             batch.sample_ids.append([self.dataset.sample_id(row) for row in of_image])
-            batch.texts.append([self.dataset.describe(row)['caption'] for row in of_image])
+            batch.texts.append([self.dataset.words(row)['caption'] for row in of_image])
             batch.targets.append(torch.from_numpy(np.stack(masks)))
         return batch
 
@@ -146,14 +146,12 @@ def evaluate_referring(
     samples = answer_in_batches(batches, answer, len(batches.rows), processes, num_workers, dataset.split)
     if samples is None:
         return None
-    return dict(
-        task='referring', protocol=protocol,
+    return assemble_results(
+        'referring', loaded.description, samples, mask_metrics(samples),
+        dict(images=batches.num_images, left_out=dataset.quarantine.count), protocol=protocol,
         dataset=describe_dataset(dataset, max_images, max_texts_per_image),
-        model=loaded.description, prompt=prompts.REFERRING_QUESTION.format(class_name='{}'),
-        dtype=loaded.description['dtype'], batch_size=batch_size, max_new_tokens=max_new_tokens,
-        counts=dict(images=batches.num_images, sentences=len(samples), left_out=dataset.quarantine.count),
-        metrics=mask_metrics(samples), versions=versions(),
-        timing=processes.timing(time.perf_counter() - started, len(samples)), samples=samples,
+        prompt=prompts.REFERRING_QUESTION.format(class_name='{}'), batch_size=batch_size,
+        max_new_tokens=max_new_tokens, timing=processes.timing(time.perf_counter() - started, len(samples)),
     )
 
 

@@ -30,7 +30,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,26 @@ OF_SOME_TASKS = ('tokenizer', )
 
 class ResultsError(ValueError):
     """Results that cannot be written, read or compared."""
+
+
+def assemble_results(
+    task: str, model: Mapping[str, Any], samples: Sequence[Mapping], metrics: Mapping[str, float],
+    counts: Mapping[str, int], libraries: Sequence[str] = (), **others: Any,
+) -> dict[str, Any]:
+    """The keys of the schema for samples that are complete, without ``schema``.
+
+    Args:
+        task: of the schema, as are the metrics.
+        model: ``Loaded.description``.
+        counts: what is counted beside the sentences, of which there is one a sample.
+        libraries: further ones whose versions decide about the numbers.
+        others: protocol, dataset, prompt, batch_size, max_new_tokens, timing, and what is of some tasks only.
+    """
+    return dict(
+        task=task, model=model, dtype=model['dtype'],
+        counts=dict(images=counts['images'], sentences=len(samples)) | dict(counts), metrics=metrics,
+        versions=versions() | {name: version(name) for name in libraries}, samples=samples, **others,
+    )
 
 
 def write_results(path: str | Path, results: Mapping[str, Any]) -> Path:

@@ -80,8 +80,8 @@ class SequenceBuilder:
         if base['tokenizer'] is inspect.Parameter.empty:
             raise ValueError('the config has no model.base.tokenizer (or model.tokenizer); browse one that trains')
         tokenizer = build_tokenizer(base['tokenizer'])
-        self.vocabulary = Vocabulary(tokenizer, len(tokenizer))
         self.config = _network_config(base['network'] or {}, base['pretrained'])
+        self.vocabulary = Vocabulary(tokenizer, len(tokenizer), self.config.chat_template)
         self.rows = TextRows(self.vocabulary, self.config, base['seed'], base['single_template_steps'])
         #: Title of each loop -> the loop; of a plain base model none.
         self.loops = {loop.title: loop for loop in build_loops(model).values()} if 'base' in model else {}

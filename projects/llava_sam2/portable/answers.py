@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import prompts
 from .generation import Decoded, greedy_decode
 from .network import Sa2VANetwork
 from .sequences import Batch, Row, pad_rows
@@ -30,7 +29,7 @@ class Answer:
 
 
 @torch.no_grad()
-def answer(
+def answer_rows(
     network: Sa2VANetwork,
     vocabulary: Vocabulary,
     rows: Sequence[Row],
@@ -51,19 +50,19 @@ def answer(
         poll: called before each generated token; may raise to abandon the work.
     """
     if forced is None:
-        eos = vocabulary.tokenizer.eos_token_id
         decoded = greedy_decode(
             network, _pad(network, vocabulary, rows, 'left'), features, vocabulary, max_new_tokens,
-            forbidden=_never_said(vocabulary), poll=poll, stop_ids=(eos,),
+            forbidden=_never_said(vocabulary), poll=poll, stop_ids=vocabulary.stop_ids,
         )
-        texts = [vocabulary.decode([index for index in each.said if index != eos]) for each in decoded]
+        stops = vocabulary.stop_ids
+        texts = [vocabulary.decode([index for index in each.said if index not in stops]) for each in decoded]
     else:
-        ids = vocabulary.encode(prompts.answer(forced))
+        ids = vocabulary.encode(vocabulary.template.ended(forced))
         decoded = [Decoded(ids[:vocabulary.caption_length(ids)], True) for _ in rows]
         texts = [forced] * len(rows)
     seg_embeds = _seg_embeds(network, vocabulary, rows, [each.ids for each in decoded], features)
     return [
-        Answer(each.ids, text.partition(prompts.TERMINATOR)[0].strip(), each.ended, embeds)
+        Answer(each.ids, vocabulary.template.before_end(text).strip(), each.ended, embeds)
         for each, text, embeds in zip(decoded, texts, seg_embeds)
     ]
 

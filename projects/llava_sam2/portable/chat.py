@@ -23,19 +23,20 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 
 # transformers copies only the files that this one imports itself; some are needed by the others alone.
-from .answers import answer
+from .answers import answer_rows
 from .configuration import Sa2VAConfig, config_of_folder
 from .generation import Decoded  # noqa: F401
 from .image_processing import grounding_pixels, vision_pixels, vision_tiles
 from .key_maps import is_lora  # noqa: F401
 from .network import Sa2VANetwork, binary_masks
 from .pickled import CheckpointError  # noqa: F401
-from .prompts import IMAGE_PLACEHOLDER, IMG_CONTEXT, chat, image_blocks, region_list
+from .prompts import IMAGE_PLACEHOLDER, IMG_CONTEXT, image_blocks, region_list
 from .regions import region_grid
 from .released import fill, plan_release, refuse_unmerged, write_tensors
 from .rows import chat_row
 from .sequences import Row  # noqa: F401
 from .stored import open_tensors  # noqa: F401
+from .templates import ChatTemplate
 from .video_memory import expected_video_memory  # noqa: F401
 from .vocabulary import Vocabulary
 
@@ -85,8 +86,8 @@ class Sa2VAChatModel(Sa2VANetwork):
             video: frames of one size in place of an image. The language model sees the first five; masks are decoded
                 in every frame on its own, as trained.
             text: the question. With an image or a video, ``<image>`` stands where it is to be read.
-            past_text: the dialogue so far, put before the question: of ``prompts.turn(text, prediction)`` for each
-                turn. It may hold the ``<image>``.
+            past_text: the dialogue so far, put before the question: ``config.chat_template.turn(text, prediction)`` of
+                each turn. It may hold the ``<image>``.
             mask_prompts: regions of the image, non-zero inside, called region1, region2, ... in the text: a list of
                 arrays or tensors (R, H, W), or of (H, W).
             tokenizer: of this model; may be left out in later calls.
@@ -103,18 +104,19 @@ class Sa2VAChatModel(Sa2VANetwork):
         frames = _frames(image, video)
         regions = self._regions(mask_prompts, is_image=image is not None)
         pixels = self._vision_pixels(frames, is_image=image is not None)
-        prompt = _prompt(text, past_text or '', len(pixels), self.config.num_image_tokens, video is not None, regions)
+        prompt = _prompt(self.config.chat_template, text, past_text or '', len(pixels), self.config.num_image_tokens,
+                         video is not None, regions)
         row = chat_row(vocabulary, prompt, range(len(pixels)), regions)
         features = self._features(pixels)
         limit = max_new_tokens or self.generation_config.max_new_tokens or MAX_NEW_TOKENS
-        (said,) = answer(self, vocabulary, [row], features, limit)
+        (said,) = answer_rows(self, vocabulary, [row], features, limit)
         return dict(prediction=said.text, prediction_masks=self._masks(said.seg_embeds, frames))
 
     def _vocabulary_of(self, tokenizer: PreTrainedTokenizerBase | None) -> Vocabulary:
         if tokenizer is None and self._vocabulary is None:
             raise ValueError('the first call of predict_forward needs tokenizer=AutoTokenizer.from_pretrained(folder)')
         if tokenizer is not None and (self._vocabulary is None or self._vocabulary.tokenizer is not tokenizer):
-            self._vocabulary = Vocabulary(tokenizer, self.config.llm_config.vocab_size)
+            self._vocabulary = Vocabulary(tokenizer, self.config.llm_config.vocab_size, self.config.chat_template)
         return self._vocabulary
 
     def _regions(self, mask_prompts: Sequence | None, is_image: bool) -> torch.Tensor | None:
@@ -139,8 +141,8 @@ class Sa2VAChatModel(Sa2VANetwork):
         size = self.config.image_size
         if is_image:
             return vision_tiles(frames[0], size, self.config.max_num_tiles)
-        read = [vision_pixels(frame, size) for frame in frames[:NUM_FRAMES_READ]]
-        return torch.stack(read) if read else torch.zeros(0, 3, size, size)
+        seen = [vision_pixels(frame, size) for frame in frames[:NUM_FRAMES_READ]]
+        return torch.stack(seen) if seen else torch.zeros(0, 3, size, size)
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(T, n, D) image features as the language model reads them."""
@@ -231,7 +233,6 @@ def write_settings(
     config = copy.deepcopy(config)
     config.architectures = [Sa2VAChatModel.__name__]
     config.auto_map = dict(_AUTO_MAP)
-    config.template = 'phi3_chat'
     config.dtype = dtype
     config.save_pretrained(folder)
     generation_config.save_pretrained(folder)
@@ -278,7 +279,8 @@ def _frames(image: Image.Image | None, video: Sequence[Image.Image] | None) -> l
 
 
 def _prompt(
-    text: str | None, past_text: str, num_images: int, num_tokens: int, is_video: bool, regions: torch.Tensor | None
+    template: ChatTemplate, text: str | None, past_text: str, num_images: int, num_tokens: int, is_video: bool,
+    regions: torch.Tensor | None,
 ) -> str:
     """Whole text of the dialogue, ``<image>`` replaced by image and region tokens."""
     if text is None:
@@ -286,8 +288,8 @@ def _prompt(
     if not num_images:
         if IMAGE_PLACEHOLDER in past_text or IMG_CONTEXT in past_text:
             raise ValueError('past_text speaks of an image: give it again with image= or video=')
-        return past_text + chat(text.replace(IMAGE_PLACEHOLDER, ''))
-    dialogue = past_text + chat(text)
+        return past_text + template.ask(text.replace(IMAGE_PLACEHOLDER, ''))
+    dialogue = past_text + template.ask(text)
     if dialogue.count(IMAGE_PLACEHOLDER) + (IMG_CONTEXT in past_text) != 1:
         raise ValueError(
             f'text= or past_text= must say once where the image is to be read, as {IMAGE_PLACEHOLDER}; it is there '

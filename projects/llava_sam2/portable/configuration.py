@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import InternVLVisionConfig, PretrainedConfig, Qwen2Config, Sam2Config
 
+from .templates import PHI3_CHAT, ChatTemplate, template_of
+
 MASK_SELECTIONS = ('predicted_iou', 'single')
 
 
@@ -22,6 +24,10 @@ class Sa2VAConfig(PretrainedConfig):
             models do; ``single`` always takes the first. The IoU head gets no gradient in this recipe, so a model
             trained from random weights must use ``single``.
         max_num_tiles: image tiles at most; 1 is what we train, the released models read 1..12 and a thumbnail.
+        template: name of the markup of dialogues, one of ``templates.TEMPLATES``.
+
+    Raises:
+        ValueError: ``mask_selection`` or ``template`` is unknown.
     """
 
     model_type = 'sa2va_chat'
@@ -33,8 +39,10 @@ class Sa2VAConfig(PretrainedConfig):
         grounding_config: dict | None = None,
         mask_selection: str = 'predicted_iou',
         max_num_tiles: int = 1,
+        template: str = PHI3_CHAT.name,
         **kwargs,
     ):
+        template_of(template)
         if mask_selection not in MASK_SELECTIONS:
             raise ValueError(f'mask_selection={mask_selection!r} is unknown, use one of {MASK_SELECTIONS}')
         self.vision_config = _as_config(InternVLVisionConfig, vision_config)
@@ -42,7 +50,13 @@ class Sa2VAConfig(PretrainedConfig):
         self.grounding_config = dict(grounding_config or {})
         self.mask_selection = mask_selection
         self.max_num_tiles = max_num_tiles
+        self.template = template
         super().__init__(**kwargs)
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """Markup of the dialogues that the weights know."""
+        return template_of(self.template)
 
     @property
     def image_size(self) -> int:
@@ -86,12 +100,13 @@ def config_of_folder(folder: Path, stated: Mapping[str, Any] | None = None) -> S
 
     Raises:
         FileNotFoundError: no config.json.
-        ValueError: the folder says something else than ``stated``; names the first such field.
+        ValueError: the folder says something else than ``stated``, or names an unknown template; names the field.
     """
     file = folder / 'config.json'
     if not file.is_file():
         raise FileNotFoundError(f'no config.json in {folder}; point model.pretrained to a folder of weights')
     found, stated = json.loads(file.read_text()), dict(stated or {})
+    _check_template(file, found)
     if 'grounding_config' in found:
         known = _complete(Sa2VAConfig(**found))  # transformers leaves out what equals a default
     else:
@@ -122,12 +137,27 @@ def _from_released(found: dict[str, Any]) -> dict[str, Any]:
         {name: value for name, value in found.get(part, {}).items() if name not in _RELEASED_MACHINE}
         for part in ('vision_config', 'llm_config')
     )
-    # The publisher's template and class names are settings of their own code.
+    # The publisher's class names are settings of their own code.
     return dict(
         vision_config={_RELEASED_VISION.get(name, name): value for name, value in vision.items()},
         llm_config=llm,
         max_num_tiles=found.get('max_dynamic_patch', _RELEASED_TILES),
+        **(dict(template=found['template']) if _names_template(found) else {}),
     )
+
+
+def _names_template(found: Mapping[str, Any]) -> bool:
+    """Whether the folder is of a Sa2VA and says how it was taught to talk. InternVL's own templates do not count: what
+    is trained from it learns ours."""
+    return found.get('model_type') == Sa2VAConfig.model_type and 'template' in found
+
+
+def _check_template(file: Path, found: Mapping[str, Any]) -> None:
+    if _names_template(found):
+        try:
+            template_of(found['template'])
+        except ValueError as error:
+            raise ValueError(f'{file}: {error}') from error
 
 
 def _check_field(file: Path, path: str, stated: Any, found: Mapping[str, Any]) -> None:

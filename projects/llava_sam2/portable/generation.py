@@ -43,7 +43,7 @@ def greedy_decode(
     poll: Callable[[], None] | None = None,
     stop_ids: Collection[int] = (),
 ) -> list[Decoded]:
-    """Continue each row of a left-padded batch until the terminator string or ``max_new_tokens`` tokens.
+    """Continue each row of a left-padded batch until the terminator or ``max_new_tokens`` tokens.
 
     Args:
         network: the network with the weights to decode with.
@@ -72,7 +72,7 @@ def greedy_decode(
     lengths: list[int | None] = [None] * len(ids)
     finished = [False] * len(ids)
     # The terminator has a few tokens of its own; a caption of exactly max_new_tokens may still end.
-    for step in range(max_new_tokens + len(vocabulary.encode('.<|end|>'))):
+    for step in range(max_new_tokens + vocabulary.num_terminator_tokens):
         if poll is not None:
             poll()
         with sdpa_kernel(_REPEATABLE):

@@ -146,7 +146,8 @@ class Sa2VANetwork(PreTrainedModel):
 def binary_masks(logits: torch.Tensor, *sizes: tuple[int, int]) -> torch.Tensor:
     """Masks (I, N, H, W), bool, from logits (I, N, h, w), resized bilinearly to each of ``sizes`` in turn.
 
-    The released models go through SAM 2's input size to the original one.
+    The one place where logits become a mask. The released models go through SAM 2's input size to the original one;
+    rows of images of their own are (R, 1, h, w).
     """
     logits = logits.float()
     for size in sizes:

@@ -1,10 +1,12 @@
-"""Every string of the protocol, in one place: special tokens, chat template, questions, answers.
+"""Every string of the protocol but the markup of the chat templates: special tokens, questions, answers, prompts.
 
 Training, evaluation and export build their text here and nowhere else. The strings are those of the released Sa2VA
-models; the newline form of the chat template is the one that inference uses.
+models.
 """
 
 from collections.abc import Sequence
+
+from .templates import ChatTemplate
 
 IMG_START, IMG_END, IMG_CONTEXT = '<img>', '</img>', '<IMG_CONTEXT>'
 REGION_START, REGION_END = '<vp>', '</vp>'
@@ -13,10 +15,7 @@ SEG = '[SEG]'
 ADDED_TOKENS = (SEG, '<p>', '</p>', REGION_START, REGION_END)
 #: Stands for the image in a user's own text.
 IMAGE_PLACEHOLDER = '<image>'
-#: Ends every answer. It is ordinary text of several tokens, not a special token.
-TERMINATOR = '<|end|>'
 
-INSTRUCTION = '<|user|>\n{input}' + TERMINATOR + '\n<|assistant|>\n'
 CAPTION_QUESTION = 'Please generate a detailed description for the given image region.'
 #: The fixed question of monitoring, one of the questions of training.
 EVALUATION_QUESTION = 'Please segment {class_name} in this image.'
@@ -65,43 +64,30 @@ def region_list(num_region_tokens: Sequence[int]) -> str:
     return f'\nThere are {len(num_region_tokens)} part regions in the picture: {regions}.\n'
 
 
-def chat(text: str) -> str:
-    """One user turn, up to where the answer begins."""
-    return INSTRUCTION.format(input=text)
-
-
-def turn(text: str, prediction: str) -> str:
-    """A question with its answer, as it stands before the next question of a dialogue."""
-    return chat(text) + answer(prediction) + '\n'
-
-
-def answer(text: str) -> str:
-    """An answer as it is supervised: its text and the terminator, encoded as one string."""
-    return text + TERMINATOR
-
-
 def phrase(caption: str) -> str:
     """A human sentence as it stands in the segmentation slot: lower case, one trailing '.' removed."""
     caption = ' '.join(caption.lower().split())
     return caption[:-1].rstrip() if caption.endswith('.') else caption
 
 
-def segmentation_prompt(question: str, num_image_tokens: int, class_name: str) -> str:
+def segmentation_prompt(template: ChatTemplate, question: str, num_image_tokens: int, class_name: str) -> str:
     """Prompt that asks for the mask of ``class_name``."""
-    return chat(f'{image_block(num_image_tokens)}\n{question.format(class_name=class_name)}')
+    return template.ask(f'{image_block(num_image_tokens)}\n{question.format(class_name=class_name)}')
 
 
-def split_segmentation_prompt(question: str, num_image_tokens: int) -> tuple[str, str]:
+def split_segmentation_prompt(template: ChatTemplate, question: str, num_image_tokens: int) -> tuple[str, str]:
     """The same prompt round its caption slot, for captions that exist only as embeddings.
 
     The text before the slot carries no trailing space: the space belongs to the first caption token.
     """
-    before, after = segmentation_prompt(question, num_image_tokens, '\0').split('\0')
+    before, after = segmentation_prompt(template, question, num_image_tokens, '\0').split('\0')
     if not before.endswith(' '):
         raise ValueError(f'the caption slot of {question!r} must follow a space')
     return before[:-1], after
 
 
-def caption_prompt(num_image_tokens: int, num_region_tokens: int, question: str = CAPTION_QUESTION) -> str:
+def caption_prompt(
+    template: ChatTemplate, num_image_tokens: int, num_region_tokens: int, question: str = CAPTION_QUESTION
+) -> str:
     """Prompt that asks for a description of one region; its tokens repeat the image tokens that the mask touches."""
-    return chat(image_block(num_image_tokens) + region_list([num_region_tokens]) + question)
+    return template.ask(image_block(num_image_tokens) + region_list([num_region_tokens]) + question)

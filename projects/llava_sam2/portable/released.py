@@ -57,7 +57,7 @@ def fill_from(
     own, table = {}, released_table({name: tensor.shape for name, tensor in network.state_dict().items()})
     carried = {}
     for name in list(stored):
-        tensor = stored.pop(name).read()  # a file whose last tensor is gone is no longer mapped
+        tensor = stored.pop(name).tensor()  # a file whose last tensor is gone is no longer mapped
         if name in memory:
             carried[name] = tensor.clone()
         for place in table.get(name, ()):
@@ -131,7 +131,7 @@ class Planned(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    read: Callable[[], torch.Tensor]
+    tensor: Callable[[], torch.Tensor]
 
     @property
     def num_bytes(self) -> int:
@@ -142,7 +142,7 @@ def plan_release(
     network: nn.Module,
     dtype: torch.dtype | None = None,
     carried: Mapping[str, torch.Tensor] | None = None,
-    read_own: Callable[[str], torch.Tensor] | None = None,
+    tensor_of: Callable[[str], torch.Tensor] | None = None,
 ) -> dict[str, Planned]:
     """What a network is under the released names, without making any of it yet.
 
@@ -150,21 +150,21 @@ def plan_release(
         network: on any device, meta included.
         dtype: of the weights; None keeps each one's own. Buffers are float32 always, see :func:`fill`.
         carried: SAM 2's video memory, written as it is.
-        read_own: gives a tensor of the network by name in place of its ``state_dict()``; export merges LoRA there.
+        tensor_of: gives a tensor of the network by name in place of its ``state_dict()``; export merges LoRA there.
     """
     state = network.state_dict()
     buffers = {name for name, _ in network.named_buffers()}
-    read_own = read_own or state.__getitem__
+    tensor_of = tensor_of or state.__getitem__
     plan = {}
     for name, pieces in own_to_released({own: tensor.shape for own, tensor in state.items()}).items():
         own = state[pieces[0].own]
         kind = torch.float32 if pieces[0].own in buffers else dtype or own.dtype
 
-        def read(pieces=pieces, kind=kind) -> torch.Tensor:
-            rows = [read_own(piece.own)[piece.own_rows].to('cpu', kind) for piece in pieces]
+        def gathered(pieces=pieces, kind=kind) -> torch.Tensor:
+            rows = [tensor_of(piece.own)[piece.own_rows].to('cpu', kind) for piece in pieces]
             return torch.cat(rows) if len(rows) > 1 else rows[0]
 
-        plan[name] = Planned((pieces[-1].rows.stop, *own.shape[1:]), kind, read)
+        plan[name] = Planned((pieces[-1].rows.stop, *own.shape[1:]), kind, gathered)
     for name, tensor in (carried or {}).items():
         plan[name] = Planned(tuple(tensor.shape), tensor.dtype, tensor.cpu)
     return plan
@@ -210,7 +210,7 @@ def _write_file(file: Path, plan: Mapping[str, Planned]) -> None:
     with open(file, 'wb') as out:
         out.write(len(text).to_bytes(8, 'little') + text)
         for name in order:
-            tensor = plan[name].read()
+            tensor = plan[name].tensor()
             if (tuple(tensor.shape), tensor.dtype) != plan[name][:2]:
                 raise AssertionError(f'{name} is {tensor.dtype} {tuple(tensor.shape)}, planned {plan[name][:2]}')
             out.write(tensor.contiguous().flatten().view(torch.uint8).numpy())

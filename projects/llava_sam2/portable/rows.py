@@ -9,7 +9,7 @@ from .sequences import IGNORE, Row
 from .vocabulary import Vocabulary
 
 
-def _row(vocabulary: Vocabulary, prompt: list[int], target: list[int], image: int, **kwargs) -> Row:
+def _supervised(prompt: list[int], target: list[int], image: int, **kwargs) -> Row:
     return Row(prompt + target, [IGNORE] * len(prompt) + target, image, **kwargs)
 
 
@@ -17,19 +17,18 @@ def segmentation_row(
     vocabulary: Vocabulary, num_image_tokens: int, image: int, class_name: str, question: str, answer: str
 ) -> Row:
     """Ask for the mask of a phrase that is text; the answer is supervised. ``answer=''`` leaves the bare prompt."""
-    prompt = vocabulary.encode(prompts.segmentation_prompt(question, num_image_tokens, class_name))
-    return _row(vocabulary, prompt, _target(vocabulary, answer), image)
+    prompt = vocabulary.encode(prompts.segmentation_prompt(vocabulary.template, question, num_image_tokens, class_name))
+    return _supervised(prompt, _target(vocabulary, answer), image)
 
 
 def soft_segmentation_row(
     vocabulary: Vocabulary, num_image_tokens: int, image: int, caption: torch.Tensor, question: str, answer: str
 ) -> Row:
     """The same for a caption that is (t, D) embeddings: they stand where the phrase would."""
-    before, after = (
-        vocabulary.encode(text) for text in prompts.split_segmentation_prompt(question, num_image_tokens)
-    )
+    parts = prompts.split_segmentation_prompt(vocabulary.template, question, num_image_tokens)
+    before, after = (vocabulary.encode(text) for text in parts)
     prompt = before + [vocabulary.pad_id] * len(caption) + after
-    return _row(vocabulary, prompt, _target(vocabulary, answer), image, soft=caption, slot=len(before))
+    return _supervised(prompt, _target(vocabulary, answer), image, soft=caption, slot=len(before))
 
 
 def caption_row(
@@ -47,9 +46,9 @@ def caption_row(
             list leaves the bare prompt).
     """
     region = region.flatten()
-    prompt = vocabulary.encode(prompts.caption_prompt(num_image_tokens, int(region.sum())))
+    prompt = vocabulary.encode(prompts.caption_prompt(vocabulary.template, num_image_tokens, int(region.sum())))
     if isinstance(target, str):
-        return _row(vocabulary, prompt, _target(vocabulary, target), image, region=region)
+        return _supervised(prompt, _target(vocabulary, target), image, region=region)
     ids = prompt + list(target)
     return Row(ids, [IGNORE] * len(ids), image, region=region)
 
@@ -70,4 +69,4 @@ def chat_row(
 
 def _target(vocabulary: Vocabulary, answer: str) -> list[int]:
     # Apart from the prompt, as at inference, where the prompt is encoded alone and the answer follows.
-    return vocabulary.encode(prompts.answer(answer)) if answer else []
+    return vocabulary.encode(vocabulary.template.ended(answer)) if answer else []

@@ -28,14 +28,14 @@ class Stored:
         name: as it is called there.
         shape: of it.
         floating: whether it is a floating-point tensor, as all weights here are.
-        read: gives the tensor, on the CPU.
+        tensor: gives it, on the CPU.
     """
 
     file: Path
     name: str
     shape: tuple[int, ...]
     floating: bool
-    read: Callable[[], torch.Tensor]
+    tensor: Callable[[], torch.Tensor]
 
 
 @dataclass

@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
-from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START, SEG, TERMINATOR
+from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START, SEG
+from .templates import PHI3_CHAT, ChatTemplate
 
 _IMAGE_RUN = re.compile(f'(?:{re.escape(IMG_CONTEXT)})+')
 _BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
@@ -20,20 +21,26 @@ class Vocabulary:
     Args:
         tokenizer: with the image tags, ``[SEG]`` and the region tags as single tokens.
         size: rows of the embedding matrix; rows beyond the tokenizer are reserved and never sampled.
+        template: markup of the dialogues, in which the terminator is told.
 
     Raises:
         ValueError: when a token of the protocol is not a single token, or the model has too few rows.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int, template: ChatTemplate = PHI3_CHAT):
         self.tokenizer = tokenizer
         self.size = size
+        self.template = template
         for token in (IMG_CONTEXT, IMG_START, IMG_END, *ADDED_TOKENS):
             if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
                 raise ValueError(
                     f'the tokenizer {tokenizer.name_or_path!r} does not know {token} as one token; '
                     'use the tokenizer of a Sa2VA model or add the tokens of llava_sam2.portable.prompts.ADDED_TOKENS'
                 )
+        for token in (*[template.terminator] * template.terminator_is_token, *template.stop_tokens):
+            if tokenizer.get_added_vocab().get(token) is None:
+                raise ValueError(f'the tokenizer {tokenizer.name_or_path!r} has no special token {token}, by which '
+                                 f'template={template.name!r} ends answers')
         if size < len(tokenizer):
             raise ValueError(f'the model has {size} token rows but the tokenizer has {len(tokenizer)} tokens')
         self.image_id = self.id_of(IMG_CONTEXT)
@@ -86,7 +93,9 @@ class Vocabulary:
     @cached_property
     def not_in_caption(self) -> torch.Tensor:
         """(V,) bool: special tokens, and those in which the terminator (may) begin; they belong to the terminator."""
-        terminator = TERMINATOR.encode()
+        if self.template.terminator_is_token:
+            return self.special  # no other token holds a part of it
+        terminator = self.template.terminator.encode()
         starts = tuple(terminator[:n] for n in range(1, len(terminator) + 1))
         begins = torch.tensor([piece.endswith(starts) or terminator in piece for piece in self.pieces])
         return self.special | begins
@@ -102,6 +111,26 @@ class Vocabulary:
         return self.not_in_caption | torch.tensor([not piece.strip() for piece in self.pieces])
 
     @cached_property
+    def cannot_continue(self) -> torch.Tensor:
+        """(V,) bool: tokens that may not be generated after the first of a caption: special ones, but a terminator."""
+        cannot = self.special.clone()
+        if self.template.terminator_is_token:
+            cannot[self.id_of(self.template.terminator)] = False
+        return cannot
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Single tokens, beside the terminator, that end an answer and are no part of its text."""
+        ends = {self.tokenizer.eos_token_id, *map(self.id_of, self.template.stop_tokens)} - {None}
+        return frozenset(ends)
+
+    @cached_property
+    def num_terminator_tokens(self) -> int:
+        """Tokens that the terminator takes at most."""
+        # As text, its first one may be shared with a final '.'.
+        return 1 if self.template.terminator_is_token else len(self.encode(f'.{self.template.terminator}'))
+
+    @cached_property
     def with_leading_space(self) -> torch.Tensor:
         """(V,) ids: the form of each token that follows a space in running text; itself where there is none."""
         by_piece = {piece: index for index, piece in enumerate(self.pieces) if piece}
@@ -111,7 +140,10 @@ class Vocabulary:
 
     def caption_length(self, ids: Sequence[int]) -> int | None:
         """Number of tokens before the one in which the terminator begins; None when the terminator is not there."""
-        terminator = TERMINATOR.encode()
+        if self.template.terminator_is_token:
+            terminator_id = self.id_of(self.template.terminator)
+            return next((count for count, index in enumerate(ids) if index == terminator_id), None)
+        terminator = self.template.terminator.encode()
         text = b''.join(self.pieces[index] for index in ids)
         found = text.find(terminator)
         if found < 0:
@@ -125,6 +157,8 @@ class Vocabulary:
 
     def may_be_ending(self, ids: Sequence[int]) -> bool:
         """Whether the text ends in a beginning of the terminator, so that the next tokens may complete it."""
-        terminator = TERMINATOR.encode()
+        if self.template.terminator_is_token:
+            return False
+        terminator = self.template.terminator.encode()
         tail = b''.join(self.pieces[index] for index in ids[-len(terminator):])
         return tail.endswith(tuple(terminator[:n] for n in range(1, len(terminator))))

@@ -47,7 +47,7 @@ def write_release(
     folder = Path(folder).absolute()
     if folder.exists():
         raise FileExistsError(f'{folder} exists; remove it or choose another folder')
-    Vocabulary(tokenizer, network.config.llm_config.vocab_size)
+    Vocabulary(tokenizer, network.config.llm_config.vocab_size, network.config.chat_template)  # checks the tokenizer
     plan = release_of(network, dtype, carried)
     settings = dict(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=tokenizer.pad_token_id) | dict(generation or {})
@@ -72,7 +72,7 @@ def release_of(
         ValueError: a tensor would be missing, not expected or of another shape when the folder is loaded.
     """
     carried = getattr(network, 'carried', {}) if carried is None else carried
-    plan = plan_release(network, dtype, carried, _merging_reader(network))
+    plan = plan_release(network, dtype, carried, _merging(network))
     with torch.device('meta'):
         fresh = plan_release(Sa2VAChatModel(network.config), carried=carried)
     expected, found = ({name: planned.shape for name, planned in each.items()} for each in (fresh, plan))
@@ -80,22 +80,10 @@ def release_of(
     return plan
 
 
-def released_state(network: Sa2VANetwork) -> dict[str, torch.Tensor]:
-    """All tensors of :func:`release_of` at once, for networks that fit twice into memory."""
-    return {name: planned.read() for name, planned in release_of(network).items()}
-
-
-def save_weights(network: Sa2VANetwork, folder: str | Path) -> None:
-    """Write only config.json and the weights, which is what training starts from, into ``folder``."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    network.config.save_pretrained(folder)
-    write_tensors(Path(folder), release_of(network))
-
-
-def _merging_reader(network: Sa2VANetwork) -> Callable[[str], torch.Tensor]:
+def _merging(network: Sa2VANetwork) -> Callable[[str], torch.Tensor]:
     state = network.state_dict()
 
-    def read(name: str) -> torch.Tensor:
+    def merged(name: str) -> torch.Tensor:
         path = name.removesuffix('.base_layer.weight')
         if path == name:
             return state[name]
@@ -107,7 +95,7 @@ def _merging_reader(network: Sa2VANetwork) -> Callable[[str], torch.Tensor]:
         rows = trained_rows(module)
         return state[name] if rows is None else rows
 
-    return read
+    return merged
 
 
 def _dtype_of(plan: Mapping[str, Planned]) -> torch.dtype:

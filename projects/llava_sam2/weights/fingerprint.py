@@ -64,7 +64,7 @@ class FingerprintCache:
             state.append(f'{os.path.relpath(file, self.folder)} {stat.st_size} {stat.st_mtime_ns}')
         self._key = hashlib.sha256('\n'.join(state).encode()).hexdigest()
 
-    def read(self) -> str | None:
+    def known(self) -> str | None:
         """The fingerprint noted for these very files, or None."""
         value = self._notes().get(self._key)
         return value if isinstance(value, str) else None

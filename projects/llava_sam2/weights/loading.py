@@ -123,11 +123,11 @@ def load_pretrained(
 
     whole = set(parts) == set(PARTS)
     cache = FingerprintCache(assembly.paths[0], assembly.files, assembly.settings) if whole else None
-    known = cache.read() if cache else None
+    known = cache.known() if cache else None
     digest = None if known else Fingerprint()
     memory = {}
     for name in sorted(name for name in assembly.tensors if _part(name) in parts):
-        tensor = assembly.tensors[name].read()
+        tensor = assembly.tensors[name].tensor()
         if digest:
             digest.update(name, tensor)
         if is_carried(name):
@@ -245,11 +245,11 @@ def _check_base(assembly: Assembly) -> None:
 def fingerprint_of(assembly: Assembly) -> str:
     """Fingerprint of all tensors of a source, from the cache beside it or by reading them one by one."""
     cache = FingerprintCache(assembly.paths[0], assembly.files, assembly.settings)
-    known = cache.read()
+    known = cache.known()
     if known is None:
         digest = Fingerprint()
         for name in sorted(assembly.tensors):
-            digest.update(name, assembly.tensors[name].read())
+            digest.update(name, assembly.tensors[name].tensor())
         known = digest.hexdigest()
         cache.write(known)
     return known

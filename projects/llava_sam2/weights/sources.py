@@ -201,10 +201,10 @@ def _joined(file: TensorFile, own: Mapping[str, Stored]) -> dict[str, Stored]:
         if starts != [0] + [piece.rows.stop for piece in pieces[:-1]]:
             raise CheckpointError(f'{file.path} holds a part of {name} only ({first.name}); it is no whole checkpoint')
 
-        def read(pieces=pieces):
-            return torch.cat([own[piece.own].read()[piece.own_rows] for piece in pieces])
+        def rows_together(pieces=pieces):
+            return torch.cat([own[piece.own].tensor()[piece.own_rows] for piece in pieces])
 
-        joined[name] = Stored(first.file, first.name, shape, first.floating, read)
+        joined[name] = Stored(first.file, first.name, shape, first.floating, rows_together)
     return joined
 
 
@@ -250,11 +250,11 @@ def _merged(file: TensorFile, lora: Mapping[str, Stored], assembly: Assembly, sc
                 f'{weight.file}; it was trained on another base'
             )
 
-        def read(weight=weight, a=a, b=b):
-            base = weight.read()
-            return (base.float() + b.read().float() @ a.read().float() * scale).to(base.dtype)
+        def with_lora(weight=weight, a=a, b=b):
+            base = weight.tensor()
+            return (base.float() + b.tensor().float() @ a.tensor().float() * scale).to(base.dtype)
 
-        merged[name] = replace(weight, file=file.path, read=read)
+        merged[name] = replace(weight, file=file.path, tensor=with_lora)
     return merged
 
 
@@ -277,10 +277,10 @@ def _with_rows(
         if weight.shape[0] < ids[0]:
             raise CheckpointError(f'{weight.file}: {name} has {weight.shape[0]} rows, and tokens begin at {ids[0]}')
 
-        def read(weight=weight, stored=stored, ids=ids):
-            base = weight.read()
-            return torch.cat([base[: ids[0]], stored.read().to(base.dtype), base[ids[-1] + 1 :]])
+        def with_trained_rows(weight=weight, stored=stored, ids=ids):
+            base = weight.tensor()
+            return torch.cat([base[: ids[0]], stored.tensor().to(base.dtype), base[ids[-1] + 1 :]])
 
         shape = (max(weight.shape[0], ids[-1] + 1), weight.shape[1])
-        replaced[name] = replace(weight, file=file.path, shape=shape, read=read)
+        replaced[name] = replace(weight, file=file.path, shape=shape, tensor=with_trained_rows)
     return replaced

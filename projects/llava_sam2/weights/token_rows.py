@@ -1,7 +1,6 @@
 """Rows of the added tokens (``[SEG] <p> </p> <vp> </vp>``) in the embedding and the head: checked, begun or trained."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -11,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from ..portable.pickled import CheckpointError
 from ..portable.prompts import ADDED_TOKENS
 from ..portable.stored import Stored
-from ..tokenizer import load_tokenizer
 
 #: Modules of the language model with one row per token.
 TOKEN_MODULES = ('embed_tokens', 'lm_head')
@@ -22,20 +20,13 @@ def added_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {token: tokenizer.convert_tokens_to_ids(token) for token in ADDED_TOKENS}
 
 
-def tokenizer_with_added_tokens(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of an InternVL folder with Sa2VA's tokens behind its own, in their order."""
-    tokenizer = load_tokenizer(folder)
-    tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)
-    return tokenizer
-
-
 def check_token_rows(stored: Stored, name: str, token_ids: Mapping[str, int]) -> None:
     """Check that every added token has a row that is not all zero.
 
     Raises:
         CheckpointError: names the token and the file.
     """
-    tensor = stored.read()  # mapped: only the rows that are looked at come into memory
+    tensor = stored.tensor()  # mapped: only the rows that are looked at come into memory
     for token, index in token_ids.items():
         if index >= stored.shape[0]:
             reason = f'has {stored.shape[0]} rows, and {token} is token {index}'

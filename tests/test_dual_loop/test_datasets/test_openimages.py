@@ -58,7 +58,7 @@ def test_long_table_read_in_pieces(long_root, small):
     np.testing.assert_array_equal(index['box_height'], (table['BoxYMax'] - table['BoxYMin']).to_numpy(np.float32))
     for row in (0, 1, 2, 8999, 9001, 14_999):
         assert dataset.path(row).stem == table['ImageID'][row] and dataset.sample_id(row) == f'mask{row}'
-        assert dataset.describe(row)['label'] == {'/m/01': 'Cat'}.get(table['LabelName'][row], table['LabelName'][row])
+        assert dataset.words(row)['label'] == {'/m/01': 'Cat'}.get(table['LabelName'][row], table['LabelName'][row])
 
 
 def test_first_samples_do_not_need_the_rest_of_the_table(long_root, small):

@@ -73,7 +73,7 @@ def test_open_images_masks_fit_the_coco_masks(real_samples, coco_masks):
         mask = dataset.read_mask(row, *expected.shape)
         assert mask.shape == tuple(dataset.read_image(row).shape[1:])
         assert iou(mask, expected) >= (0.95 if expected.sum() > 2000 else 0.85), dataset.sample_id(row)
-    assert {dataset.describe(row)['label'] for row in range(8)} == {'Motorcycle', 'Bus', 'Person', 'Handbag', 'Bear'}
+    assert {dataset.words(row)['label'] for row in range(8)} == {'Motorcycle', 'Bus', 'Person', 'Handbag', 'Bear'}
 
 
 def test_truncated_pair_is_replaced_and_written_down(real_samples, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from dual_loop.demo import demo_corpus
 from dual_loop.demo.expressions import Attributes, Beside, Expression, Extreme
 from dual_loop.demo.scene import Scene, SceneObject, sample_scene
-from dual_loop.demo.wording import describe, refer, sentence_form
+from dual_loop.demo.wording import description_of, refer, sentence_form
 
 from .plain_reader import description_matches, expression_matches
 
@@ -42,7 +42,7 @@ def test_every_description_means_exactly_its_object():
     for seed in range(150):
         rng, scene, things = scene_and_things(seed)
         for target in range(len(things)):
-            text = describe(rng, scene, target).text
+            text = description_of(rng, scene, target).text
             assert description_matches(text, scene.background, things) == {target}, text
             related += 'It is' in text
     assert related > 150

@@ -42,7 +42,7 @@ def without_java(tmp_path, monkeypatch):
 def test_an_object_is_one_row_with_all_its_sentences(dataset):
     objects = ReferredObjects(dataset)
     assert len(objects.index) == 2
-    assert [objects.describe(row)['caption'] for row in (0, 1)] == [['left box', 'tall box'], ['right box']]
+    assert [objects.words(row)['caption'] for row in (0, 1)] == [['left box', 'tall box'], ['right box']]
     assert [objects.sample_id(row) for row in (0, 1)] == ['COCO_7_0', 'COCO_7_1']
     assert objects.read_mask(0, 48, 64)[6:36, 4:24].all() and objects.read_mask(1, 48, 64)[10:30, 30:54].all()
 
@@ -52,7 +52,7 @@ def test_sentences_of_an_object_need_not_stand_together(dataset, monkeypatch):
     monkeypatch.setattr(dataset, 'index', type(table).of(**{
         name: [table[name][row] for row in (0, 2, 1)] for name in ('image', 'ref', 'outline', 'sentence', 'caption')}))
     objects = ReferredObjects(dataset)
-    assert [objects.describe(row)['caption'] for row in (0, 1)] == [['left box', 'tall box'], ['right box']]
+    assert [objects.words(row)['caption'] for row in (0, 1)] == [['left box', 'tall box'], ['right box']]
 
 
 def test_each_object_is_described_in_its_own_mask(dataset, loaded, without_java):
@@ -61,7 +61,7 @@ def test_each_object_is_described_in_its_own_mask(dataset, loaded, without_java)
     picture, said = predictor.prepare(dataset.read_image(0)), []
     for row in (0, 2):
         mask = torch.from_numpy(dataset.read_mask(row, 48, 64))
-        (answer, ), = predictor.describe([picture], [[mask]], 8, 'What is region1?')
+        (answer, ), = predictor.caption_regions([picture], [[mask]], 8, 'What is region1?')
         said.append(answer.text)
     assert [sample['text'] for sample in results['samples']] == said and said[0] != said[1]
     assert [sample['references'] for sample in results['samples']] == [['left box', 'tall box'], ['right box']]
@@ -97,7 +97,7 @@ def test_two_processes_give_what_one_gives(dataset, loaded, without_java, monkey
 def test_without_java_a_notice_comes_before_the_first_caption(dataset, loaded, without_java, monkeypatch):
     events = []
     monkeypatch.setattr(captions, '_warn', events.append)
-    monkeypatch.setattr(Predictor, 'describe', lambda *args: pytest.fail(f'described after {events}'))
+    monkeypatch.setattr(Predictor, 'caption_regions', lambda *args: pytest.fail(f'described after {events}'))
     with pytest.raises(pytest.fail.Exception, match='no java on PATH.*METEOR is left out.*install a Java runtime'):
         evaluate_captions(loaded, dataset, num_workers=0)
 

@@ -41,7 +41,7 @@ class Stripes:
     def identity(self, row):
         return dict(image_key=f'{self.source}:{self.path(row)}')
 
-    def describe(self, row):
+    def words(self, row):
         return dict(caption=f'words {row}' if row % 2 else None)
 
     def frames(self, row):
@@ -66,7 +66,7 @@ class Stub:
     def prepare(self, image):
         return image
 
-    def describe(self, pictures, regions, max_new_tokens):
+    def caption_regions(self, pictures, regions, max_new_tokens):
         said = []
         for picture, masks in zip(pictures, regions, strict=True):
             (mask, ) = masks

@@ -79,10 +79,10 @@ def test_descriptions_in_a_batch_are_those_alone(predictor, pictures):
                [torch.zeros(70, 200, dtype=torch.bool)]]
     regions[0][0][10:30, 5:40] = True
     regions[2][0][60, 190] = True
-    together = predictor.describe(pictures, regions, 10)
+    together = predictor.caption_regions(pictures, regions, 10)
     for picture, masks, predictions in zip(pictures, regions, together, strict=True):
         for mask, prediction in zip(masks, predictions, strict=True):
-            (alone,), = predictor.describe([picture], [[mask]], 10)
+            (alone,), = predictor.caption_regions([picture], [[mask]], 10)
             assert (prediction.text, prediction.ended) == (alone.text, alone.ended)
     assert len({each.text for part in together for each in part}) > 1, 'what is said depends on the region'
 
@@ -103,7 +103,7 @@ def test_the_exported_model_says_the_same_through_its_own_interface(build_base, 
     assert prediction.text == said['prediction'] and prediction.has_seg == bool(said['prediction_masks'])
     mask = torch.zeros(112, 224, dtype=torch.bool)
     mask[20:50, 100:150] = True
-    (described,), = predictor.describe([picture], [[mask]], 12)
+    (described,), = predictor.caption_regions([picture], [[mask]], 12)
     said = chat.predict_forward(image=image, text=f'<image>{prompts.CAPTION_QUESTION}', mask_prompts=[mask[None]],
                                 max_new_tokens=12)
     assert described.text == said['prediction']

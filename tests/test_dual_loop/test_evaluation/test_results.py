@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from dual_loop.evaluation.results import ResultsError, read_results, versions, write_results
+from dual_loop.evaluation.results import ResultsError, assemble_results, read_results, versions, write_results
 
 
 @pytest.fixture
@@ -15,6 +15,17 @@ def results():
                 model=dict(name='tiny', fingerprint='f' * 64), prompt='Please segment {} in this image.', dtype='fp32',
                 batch_size=2, max_new_tokens=16, metrics=dict(ciou=6 / 36, giou=6 / 36), versions=versions(),
                 timing=dict(seconds=1.5, sentences_per_second=2.0, processes=1, device='cpu'))
+
+
+def test_results_are_assembled_with_what_follows_from_the_parts(results):
+    others = {key: results[key] for key in ('protocol', 'dataset', 'prompt', 'batch_size', 'max_new_tokens', 'timing')}
+    model = results['model'] | dict(dtype='bf16')
+    found = assemble_results('cycle', model, results['samples'], results['metrics'],
+                             dict(images=2, objects=3, left_out=1), ['numpy'], **others)
+    assert found == results | dict(
+        task='cycle', model=model, dtype='bf16', counts=dict(images=2, sentences=4, objects=3, left_out=1),
+        versions=versions() | dict(numpy=found['versions']['numpy']))
+    assert list(found['counts']) == ['images', 'sentences', 'objects', 'left_out']  # as the file lists them
 
 
 def test_what_is_read_is_what_was_written_with_the_samples_in_order(tmp_path, results):

@@ -13,6 +13,7 @@ from llava_sam2.portable import prompts
 from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.regions import region_grid
 from llava_sam2.portable.sequences import IGNORE
+from llava_sam2.portable.templates import PHI3_CHAT
 
 LOOP1_PARTS = ('mask', 'dice', 'answer', 'denoise')
 
@@ -192,7 +193,7 @@ def test_student_reads_corrupted_tokens_and_denoises_them(build_loops, make_batc
     changed = [place for place, (old, new) in enumerate(zip(ids, read)) if old != new]
     assert len(changed) == round(0.25 * len(ids))
     assert vocabulary.decode(padded.rows[0].input_ids[: -len(ids)]) == prompts.caption_prompt(
-        16, int(batch['prompt_masks'].sum())
+        PHI3_CHAT, 16, int(batch['prompt_masks'].sum())
     )
     start = len(padded.rows[0].input_ids) - len(ids)
     logprobs = model.base.network.logits(states[0]).log_softmax(dim=-1)
@@ -363,7 +364,7 @@ def test_loop2_rows_and_labels(build_loops, make_batch, monkeypatch):
         text = vocabulary.decode(step_a.rows[index].input_ids)
         assert f' {prompts.phrase(sample["caption"])}' in text
         supervised = vocabulary.decode([label for label in step_a.labels[index].tolist() if label != IGNORE])
-        assert supervised in {prompts.answer(answer) for answer in prompts.SEGMENTATION_ANSWERS}
+        assert supervised in {f'{answer}<|end|>' for answer in prompts.SEGMENTATION_ANSWERS}
         described = step_b.rows[index]
         labels = [label for label in step_b.labels[index].tolist() if label != IGNORE]
         assert labels == vocabulary.encode(sample['caption'] + '<|end|>')

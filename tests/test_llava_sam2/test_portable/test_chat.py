@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 from transformers.dynamic_module_utils import get_relative_imports
 
-from llava_sam2.portable import prompts
 from llava_sam2.portable.chat import Sa2VAChatModel, modelling_files
 from llava_sam2.portable.configuration import Sa2VAConfig, config_of_folder
 from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.pickled import CheckpointError
 from llava_sam2.portable.regions import region_grid
 from llava_sam2.portable.sequences import pad_rows
+from llava_sam2.portable.templates import PHI3_CHAT
 
 FIND = '<image>\nPlease segment the dog in this image.'
 
@@ -67,7 +67,7 @@ def test_an_image_of_two_tiles_and_its_thumbnail_with_regions_of_the_thumbnail(m
     row, features, text, _ = asked[0]
     grids = region_grid(masks, 4).flatten(1)
     counts = grids.sum(dim=1).tolist()
-    assert text == prompts.chat(
+    assert text == PHI3_CHAT.ask(
         '<img>' + '<IMG_CONTEXT>' * 48 + '</img>\nThere are 2 part regions in the picture: '
         'region1<vp>' + '<IMG_CONTEXT>' * counts[0] + '</vp>, region2<vp>' + '<IMG_CONTEXT>' * counts[1]
         + '</vp>.\nWhat is region2?'
@@ -102,7 +102,7 @@ def test_a_mask_for_each_seg_of_the_answer_the_last_token_too(model, image, toke
 
 
 def test_a_dialogue_goes_on_after_past_text(model, image, tokenizer, asked):
-    past = prompts.turn(FIND, 'It is [SEG].')
+    past = PHI3_CHAT.turn(FIND, 'It is [SEG].')
     asked.says = 'Here: [SEG].'
     answer = model.predict_forward(image=image, text='And the cat?', past_text=past, tokenizer=tokenizer)
     block = '<img>' + '<IMG_CONTEXT>' * 48 + '</img>'
@@ -113,8 +113,8 @@ def test_a_dialogue_goes_on_after_past_text(model, image, tokenizer, asked):
     assert len(answer['prediction_masks']) == 1  # that of this answer alone
     model.predict_forward(image=image, text='And the cat?', past_text=past.replace('<image>', block))
     assert asked[1][2] == asked[0][2]
-    model.predict_forward(text='<image>Hello', past_text=prompts.turn('Hi', 'Hi'))
-    assert asked[2][2] == prompts.turn('Hi', 'Hi') + prompts.chat('Hello') and len(asked[2][1]) == 0
+    model.predict_forward(text='<image>Hello', past_text=PHI3_CHAT.turn('Hi', 'Hi'))
+    assert asked[2][2] == PHI3_CHAT.turn('Hi', 'Hi') + PHI3_CHAT.ask('Hello') and len(asked[2][1]) == 0
 
 
 def test_length_of_an_answer(model, image, tokenizer, asked, monkeypatch):
@@ -265,7 +265,8 @@ def test_transformers_finds_all_files(folder):
     """It copies what the file of the class imports itself, and nothing that only those import."""
     direct = {name + '.py' for name in get_relative_imports(folder / 'chat.py')}
     assert direct | {'chat.py'} == {path.name for path in modelling_files()}
-    assert get_relative_imports(folder / 'configuration.py') == []
+    assert get_relative_imports(folder / 'configuration.py') == ['templates']
+    assert get_relative_imports(folder / 'templates.py') == []
     for path in modelling_files():
         for line in path.read_text().splitlines():
             words = line.split()

@@ -75,6 +75,32 @@ def test_a_released_folder(tmp_path):
         config_of_folder(tmp_path, dict(vision_config=dict(attention_bias=False)))
 
 
+@pytest.mark.parametrize('released', [True, False])
+def test_an_unknown_template_is_refused_by_name(tmp_path, own, released):
+    found = dict(model_type='sa2va_chat') if released else json.loads((own / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps(found | dict(template='phi3_chat')))
+    assert config_of_folder(tmp_path).template == 'phi3_chat'
+    (tmp_path / 'config.json').write_text(json.dumps(found | dict(template='vicuna')))
+    refusal = f"{tmp_path}/config.json: template='vicuna' is unknown, use one of .*'phi3_chat'"
+    with pytest.raises(ValueError, match=refusal):
+        config_of_folder(tmp_path)
+    with pytest.raises(ValueError, match="template='vicuna' is unknown"):
+        Sa2VAConfig(template='vicuna')
+
+
+def test_the_template_of_internvl_does_not_count(tmp_path):
+    """What is trained from it learns ours."""
+    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='internvl_chat', template='internvl2_5')))
+    assert config_of_folder(tmp_path).template == 'phi3_chat'
+
+
+def test_a_template_stated_otherwise_is_refused(tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='sa2va_chat', template='phi3_chat')))
+    assert config_of_folder(tmp_path, dict(template='phi3_chat')).chat_template.terminator == '<|end|>'
+    with pytest.raises(ValueError, match="model.network.template is 'vicuna', but .* says 'phi3_chat'"):
+        config_of_folder(tmp_path, dict(template='vicuna'))
+
+
 def test_a_folder_without_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f'no config.json in {tmp_path}'):
         config_of_folder(tmp_path)

@@ -5,6 +5,8 @@ import torch
 
 from llava_sam2.portable.generation import greedy_decode
 from llava_sam2.portable.rows import caption_row
+from llava_sam2.portable.templates import ChatTemplate
+from llava_sam2.portable.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope='module')
@@ -126,6 +128,20 @@ def test_a_stop_token_ends_a_row_as_the_terminator_does(model, rows, features, m
     first, second = decode(model, rows[:2], features, length=4, stop_ids=(stop,))
     assert (first.ids, first.ended, first.said) == ([a, a], True, [a, a, stop])
     assert (second.ids, second.ended, second.said) == ([a] * 4, False, [a] * 4)
+
+
+def test_a_terminator_that_is_a_token_ends_a_row(model, rows, features, monkeypatch):
+    template = ChatTemplate('turns', '{input}<|im_end|>', '<|im_end|>', terminator_is_token=True)
+    vocabulary = Vocabulary(model.vocabulary.tokenizer, model.vocabulary.size, template)
+    a, end = vocabulary.encode('a dog')[0], vocabulary.encode('<|im_end|>')[0]
+    banned = dict(forbidden=vocabulary.cannot_continue, forbidden_first=vocabulary.cannot_begin)
+    monkeypatch.setattr(model, 'vocabulary', vocabulary)
+    for limit, said, ended in ((3, [64, a, a, end], True), (2, [64, a], False)):
+        script = Script(monkeypatch, model.network, [end, a, a, end, a], [a] * 9)  # may not begin with it: 64 comes
+        first, second = decode(model, rows[:2], features, length=limit, **banned)
+        assert (first.ids, first.ended, first.said) == ([64, a, a][:limit], ended, said)
+        assert (second.ids, second.ended) == ([a] * limit, False)
+        assert script.step == limit + 1
 
 
 def test_what_was_said_includes_the_terminator(model, rows, features, monkeypatch):

@@ -3,16 +3,17 @@
 import pytest
 
 from llava_sam2.portable import prompts
+from llava_sam2.portable.templates import PHI3_CHAT
 
 
 @pytest.mark.parametrize('class_name', ['red dog', 'left-most cup', 'café 2'])
 @pytest.mark.parametrize('question', prompts.SEGMENTATION_QUESTIONS)
 def test_soft_slot_has_the_tokens_of_the_full_prompt(vocabulary, question, class_name):
-    before, after = prompts.split_segmentation_prompt(question, 4)
-    assert f'{before} {class_name}{after}' == prompts.segmentation_prompt(question, 4, class_name)
+    before, after = prompts.split_segmentation_prompt(PHI3_CHAT, question, 4)
+    assert f'{before} {class_name}{after}' == prompts.segmentation_prompt(PHI3_CHAT, question, 4, class_name)
     # Cut at the slot, the three pieces are the tokens of the whole: the seams do not show.
     pieces = [token for part in (before, f' {class_name}', after) for token in vocabulary.encode(part)]
-    assert pieces == vocabulary.encode(prompts.segmentation_prompt(question, 4, class_name))
+    assert pieces == vocabulary.encode(prompts.segmentation_prompt(PHI3_CHAT, question, 4, class_name))
 
 
 def test_questions_and_answers_are_those_of_the_released_models():
@@ -56,13 +57,13 @@ def test_special_tokens_in_the_order_of_their_ids():
 
 
 def test_segmentation_prompt_is_the_newline_form():
-    assert prompts.segmentation_prompt('Please segment {class_name} in this image.', 2, 'a dog') == (
+    assert prompts.segmentation_prompt(PHI3_CHAT, 'Please segment {class_name} in this image.', 2, 'a dog') == (
         '<|user|>\n<img><IMG_CONTEXT><IMG_CONTEXT></img>\nPlease segment a dog in this image.<|end|>\n<|assistant|>\n'
     )
 
 
 def test_caption_prompt():
-    assert prompts.caption_prompt(2, 1) == (
+    assert prompts.caption_prompt(PHI3_CHAT, 2, 1) == (
         '<|user|>\n<img><IMG_CONTEXT><IMG_CONTEXT></img>\nThere are 1 part regions in the picture: '
         'region1<vp><IMG_CONTEXT></vp>.\nPlease generate a detailed description for the given image region.'
         '<|end|>\n<|assistant|>\n'
@@ -71,7 +72,7 @@ def test_caption_prompt():
 
 def test_slot_without_space_before_it_is_refused():
     with pytest.raises(ValueError, match='must follow a space'):
-        prompts.split_segmentation_prompt('Segment "{class_name}".', 4)
+        prompts.split_segmentation_prompt(PHI3_CHAT, 'Segment "{class_name}".', 4)
 
 
 @pytest.mark.parametrize('caption, expected', [
@@ -95,4 +96,4 @@ def test_several_frames_and_regions():
 
 
 def test_a_turn_of_a_dialogue():
-    assert prompts.turn('Who?', 'Me.') == '<|user|>\nWho?<|end|>\n<|assistant|>\nMe.<|end|>\n'
+    assert PHI3_CHAT.turn('Who?', 'Me.') == '<|user|>\nWho?<|end|>\n<|assistant|>\nMe.<|end|>\n'

@@ -6,6 +6,7 @@ import torch
 from llava_sam2.portable import prompts
 from llava_sam2.portable.rows import caption_row, segmentation_row, soft_segmentation_row
 from llava_sam2.portable.sequences import IGNORE
+from llava_sam2.portable.templates import PHI3_CHAT
 
 QUESTION, ANSWER = prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0]
 
@@ -43,7 +44,7 @@ def supervised(row):
 
 
 def test_segmentation_row_is_prompt_and_supervised_answer(vocabulary, rows):
-    prompt = prompts.segmentation_prompt(QUESTION, 16, 'a red dog')
+    prompt = prompts.segmentation_prompt(PHI3_CHAT, QUESTION, 16, 'a red dog')
     assert vocabulary.decode(rows[0].input_ids) == prompt + 'It is [SEG].<|end|>'
     assert vocabulary.decode(supervised(rows[0])) == 'It is [SEG].<|end|>'
     assert rows[0].labels[-len(supervised(rows[0])):] == supervised(rows[0])
@@ -63,7 +64,7 @@ def test_soft_row_differs_from_the_text_row_only_in_its_slot(vocabulary):
 
 def test_caption_row_supervises_caption_and_terminator_and_nothing_else(vocabulary, rows):
     assert vocabulary.decode(supervised(rows[2])).endswith('on a green mat.<|end|>')
-    assert vocabulary.decode(rows[2].input_ids).startswith(prompts.caption_prompt(16, 2))
+    assert vocabulary.decode(rows[2].input_ids).startswith(prompts.caption_prompt(PHI3_CHAT, 16, 2))
     assert supervised(rows[2]) == vocabulary.encode('A red dog, that is large and sits on a green mat.<|end|>')
     assert supervised(rows[3]) == []  # token ids are merely read
     assert rows[3].input_ids[-len(vocabulary.encode('a dog')):] == vocabulary.encode('a dog')

@@ -29,7 +29,7 @@ def sharded(tensors, tmp_path):
 def assert_holds(found, tensors):
     assert {name: stored.shape for name, stored in found.tensors.items()} == {
         name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    assert all(torch.equal(found.tensors[name].read(), tensor) for name, tensor in tensors.items())
+    assert all(torch.equal(found.tensors[name].tensor(), tensor) for name, tensor in tensors.items())
     assert all(stored.floating for stored in found.tensors.values())
 
 

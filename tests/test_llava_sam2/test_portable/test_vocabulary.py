@@ -7,6 +7,7 @@ import torch
 from transformers import AddedToken, Qwen2Tokenizer
 
 from llava_sam2.portable import prompts
+from llava_sam2.portable.templates import PHI3_CHAT, ChatTemplate
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer, train_tokenizer
 
@@ -19,7 +20,7 @@ def tokens_of(vocabulary, *pieces: str) -> list[int]:
     'a dog.',
     'no image at all<|end|>',
     prompts.image_block(7),
-    prompts.caption_prompt(16, 3) + 'a red dog.<|end|>',
+    prompts.caption_prompt(PHI3_CHAT, 16, 3) + 'a red dog.<|end|>',
     prompts.image_block(2) + 'x' + prompts.image_block(5) + ' <vp><IMG_CONTEXT></vp>[SEG]',
     '',
 ])
@@ -41,6 +42,41 @@ def test_terminator_is_found_where_it_begins(vocabulary):
     assert vocabulary.caption_length(full + vocabulary.encode(' more<|end|>')) == len(full) - 3
     assert vocabulary.caption_length(tokens_of(vocabulary, 'a', '<|', 'e', 'n', 'd', '|', '>')) == 1
     assert vocabulary.caption_length([]) is None
+
+
+@pytest.fixture(scope='module')
+def of_turns(vocabulary):
+    """The same tokenizer under a template whose terminator is one of its special tokens."""
+    template = ChatTemplate('turns', '<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n', '<|im_end|>',
+                            terminator_is_token=True, stop_tokens=('<|endoftext|>', ))
+    return Vocabulary(vocabulary.tokenizer, vocabulary.size, template)
+
+
+def test_a_terminator_that_is_a_token(of_turns):
+    end = of_turns.tokenizer.convert_tokens_to_ids('<|im_end|>')
+    full = of_turns.encode(of_turns.template.ended('a dog.'))
+    assert full[-1] == end and of_turns.caption_length(full) == len(full) - 1
+    assert of_turns.caption_length(full + of_turns.encode(' more') + [end]) == len(full) - 1
+    assert of_turns.caption_length(full[:-1]) is None and of_turns.caption_length([]) is None
+    assert of_turns.caption_length(of_turns.encode('a dog.<|end|>')) is None
+    assert not any(of_turns.may_be_ending(full[:n]) for n in range(len(full) + 1))
+    assert torch.equal(of_turns.not_in_caption, of_turns.special)  # no ordinary token holds a part of it
+    assert of_turns.special[end] and of_turns.cannot_begin[end] and not of_turns.cannot_continue[end]
+    assert int(of_turns.special.sum() - of_turns.cannot_continue.sum()) == 1
+    assert of_turns.stop_ids == {end, of_turns.tokenizer.convert_tokens_to_ids('<|endoftext|>')}
+    assert of_turns.num_terminator_tokens == 1
+
+
+def test_generated_captions_hold_no_special_token(vocabulary):
+    assert torch.equal(vocabulary.cannot_continue, vocabulary.special)
+    assert vocabulary.stop_ids == {vocabulary.tokenizer.eos_token_id}
+    assert vocabulary.num_terminator_tokens == len(vocabulary.encode('.<|end|>'))
+
+
+def test_a_terminator_that_the_tokenizer_does_not_know_is_refused(vocabulary):
+    template = ChatTemplate('turns', '{input}<|end|>', '<|end|>', terminator_is_token=True)
+    with pytest.raises(ValueError, match=r"has no special token <\|end\|>, by which template='turns' ends"):
+        Vocabulary(vocabulary.tokenizer, vocabulary.size, template)
 
 
 def test_may_be_ending(vocabulary):
@@ -121,7 +157,7 @@ def test_a_slow_tokenizer_gives_the_same_tokens(vocabulary, checkout, tmp_path):
     slow.add_tokens([AddedToken(each['content'], normalized=False, special=True) for each in backend['added_tokens']],
                     special_tokens=True)
     assert not slow.is_fast
-    text = prompts.caption_prompt(16, 3) + 'a red dog, 2 cats.<|end|>[SEG]'
+    text = prompts.caption_prompt(PHI3_CHAT, 16, 3) + 'a red dog, 2 cats.<|end|>[SEG]'
     table = Vocabulary(slow, 640)
     assert table.encode(text) == vocabulary.encode(text)
     assert table.decode(table.encode(text)) == text and torch.equal(table.special, vocabulary.special)

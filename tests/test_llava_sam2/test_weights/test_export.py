@@ -294,7 +294,7 @@ def test_token_rows_that_are_trained_alone_are_merged(build_base):
         torch.nn.init.normal_(parameter.data)
     plan = release_of(model.network)
     seg = model.vocabulary.seg_id
-    embedding = plan['language_model.model.embed_tokens.weight'].read()
+    embedding = plan['language_model.model.embed_tokens.weight'].tensor()
     with torch.no_grad():
         expected = model.network.language_model.get_input_embeddings()(torch.tensor([seg, 5]))
     assert torch.equal(embedding[[seg, 5]], expected)

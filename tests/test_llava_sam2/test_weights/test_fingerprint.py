@@ -50,20 +50,20 @@ def files(tmp_path):
 
 
 def test_cache_holds_while_files_stay(files, tmp_path):
-    assert FingerprintCache(tmp_path, files).read() is None
+    assert FingerprintCache(tmp_path, files).known() is None
     FingerprintCache(tmp_path, files).write('f1')
     FingerprintCache(tmp_path, files, 'lora').write('f2')
-    assert FingerprintCache(tmp_path, files[::-1]).read() == 'f1'
-    assert FingerprintCache(tmp_path, files, 'lora').read() == 'f2'
-    assert FingerprintCache(tmp_path, files[:1]).read() is None
+    assert FingerprintCache(tmp_path, files[::-1]).known() == 'f1'
+    assert FingerprintCache(tmp_path, files, 'lora').known() == 'f2'
+    assert FingerprintCache(tmp_path, files[:1]).known() is None
     stat = files[0].stat()
     os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert FingerprintCache(tmp_path, files).read() is None
+    assert FingerprintCache(tmp_path, files).known() is None
     os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert FingerprintCache(tmp_path, files).read() == 'f1'
+    assert FingerprintCache(tmp_path, files).known() == 'f1'
     files[0].write_text('longer')
     os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert FingerprintCache(tmp_path, files).read() is None
+    assert FingerprintCache(tmp_path, files).known() is None
     assert [path.name for path in tmp_path.iterdir() if path not in files] == [CACHE]
 
 
@@ -71,11 +71,11 @@ def test_cache_moves_with_its_folder_and_stays_small(files, tmp_path):
     FingerprintCache(files[0], [files[0]]).write('f1')
     moved = tmp_path.with_name('moved')
     tmp_path.rename(moved)
-    assert FingerprintCache(moved / 'x', [moved / 'x']).read() == 'f1'
+    assert FingerprintCache(moved / 'x', [moved / 'x']).known() == 'f1'
     for index in range(40):
         FingerprintCache(moved / 'x', [moved / 'x'], str(index)).write(str(index))
     assert len(json.loads((moved / f'.x{CACHE}').read_text())) == 16
-    assert FingerprintCache(moved / 'x', [moved / 'x'], '39').read() == '39'
+    assert FingerprintCache(moved / 'x', [moved / 'x'], '39').known() == '39'
     moved.rename(tmp_path)
 
 
@@ -83,7 +83,7 @@ def test_cache_moves_with_its_folder_and_stays_small(files, tmp_path):
 def test_damaged_cache_is_no_cache(files, tmp_path, content):
     (tmp_path / CACHE).write_text(content)
     FingerprintCache(tmp_path, files).write('f1')
-    assert FingerprintCache(tmp_path, files).read() == 'f1'
+    assert FingerprintCache(tmp_path, files).known() == 'f1'
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop(files, tmp_path):

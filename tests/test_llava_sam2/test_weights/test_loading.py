@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_release import released_state, save_weights
 
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.key_maps import is_carried, released_to_training
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.video_memory import video_memory_shapes
 from llava_sam2.weights import loading
-from llava_sam2.weights.export import release_of, released_state, save_weights
+from llava_sam2.weights.export import release_of
 from llava_sam2.weights.fingerprint import CACHE, fingerprint
 from llava_sam2.weights.loading import CheckpointError, inspect, load_pretrained, released_shapes
 from llava_sam2.weights.sources import assemble
@@ -201,11 +202,11 @@ def test_tensors_are_read_one_by_one_and_once(folder, other, monkeypatch, tensor
             nonlocal count
             count += 1
             assert [name for name, reference in alive if reference() is not None] == []
-            tensor = stored.read().clone()
+            tensor = stored.tensor().clone()
             alive.append((stored.name, weakref.ref(tensor)))
             return tensor
 
-        return replace(stored, read=read)
+        return replace(stored, tensor=read)
 
     assembled.tensors = {name: watched(stored) for name, stored in assembled.tensors.items()}
     monkeypatch.setattr(loading, 'assemble', lambda *args: assembled)
@@ -233,7 +234,7 @@ def test_inspection_reads_nothing_and_works_on_meta(folder, sizes, monkeypatch):
     with torch.device('meta'):
         network = Sa2VANetwork(Sa2VAConfig(**sizes))
     assembly = assemble(folder)
-    assembly.tensors = {name: replace(stored, read=None) for name, stored in assembly.tensors.items()}
+    assembly.tensors = {name: replace(stored, tensor=None) for name, stored in assembly.tensors.items()}
     report = inspect(network, assembly)
     assert report.faults() == '' and sum(report.found.values()) + report.carried == len(assembly.tensors)
 

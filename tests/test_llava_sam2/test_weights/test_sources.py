@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_release import released_state
 
 from llava_sam2.portable.key_maps import released_to_training
-from llava_sam2.weights.export import released_state
 from llava_sam2.weights.fingerprint import fingerprint
 from llava_sam2.weights.loading import CheckpointError, load_pretrained
 from llava_sam2.weights.sources import assemble, config_of_source, resolved
@@ -256,4 +256,4 @@ def test_config_of_every_source(folder, internvl, sizes, token_ids, tmp_path):
 def test_fingerprint_of_a_pair_is_of_its_files(internvl, other, token_ids):
     report = load_pretrained(other, internvl, token_ids=token_ids, train_token_rows=True)
     assembly = assemble(internvl)
-    assert report.fingerprint == fingerprint({name: stored.read() for name, stored in assembly.tensors.items()})
+    assert report.fingerprint == fingerprint({name: stored.tensor() for name, stored in assembly.tensors.items()})

@@ -5,16 +5,18 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_release import released_state
 
 from llava_sam2.portable.network import Sa2VANetwork
-from llava_sam2.weights.export import released_state
+from llava_sam2.portable.prompts import ADDED_TOKENS
+from llava_sam2.portable.vocabulary import Vocabulary
+from llava_sam2.tokenizer import load_tokenizer
 from llava_sam2.weights.loading import load_pretrained
-from llava_sam2.weights.token_rows import added_token_ids, tokenizer_with_added_tokens
+from llava_sam2.weights.token_rows import added_token_ids
 
 EMBED, HEAD = 'language_model.model.embed_tokens.weight', 'language_model.lm_head.weight'
 ROWS = [f'network.language_model.{name}.token_adapter.trainable_tokens_delta.default'
         for name in ('model.embed_tokens', 'lm_head')]
-ADDED_TOKENS = ('[SEG]', '<p>', '</p>', '<vp>', '</vp>')
 
 
 @pytest.fixture
@@ -126,7 +128,10 @@ def test_tokenizer_of_internvl_gets_the_tokens(vocabulary, tmp_path):
     config['added_tokens_decoder'] = {
         index: entry for index, entry in config['added_tokens_decoder'].items() if entry['content'] not in ADDED_TOKENS}
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
-    tokenizer = tokenizer_with_added_tokens(tmp_path)
+    with pytest.raises(ValueError, match=r'add the tokens of llava_sam2\.portable\.prompts\.ADDED_TOKENS'):
+        Vocabulary(load_tokenizer(tmp_path), 640)
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)  # as the refusal says
     assert added_token_ids(tokenizer) == added_token_ids(vocabulary.tokenizer)
     assert tokenizer.encode('[SEG]') == [added_token_ids(tokenizer)['[SEG]']]
 
