@@ -271,11 +271,11 @@ class VideoLLaVASAMModel(BaseModel):
             rows, vocabulary.pad_id, vocabulary.image_id, self.config.num_image_tokens, device, side
         )
 
-    def read(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
+    def read_rows(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
         """One pass of the language model: the padded batch and its last hidden states (B, L, D)."""
         batch = self.pad(rows)
         with self.precision():
-            return batch, self.network.read(batch, self.project(images))
+            return batch, self.network.hidden_states(batch, self.project(images))
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Next-token logits (..., V) of the given states only."""
@@ -349,7 +349,7 @@ class VideoLLaVASAMModel(BaseModel):
             raise ValueError(f'{sample} has no caption to find: give val_dataloader a data set of expressions')
         rows = [self.text_rows.monitored(*each) for each in zip(data['image2'].tolist(), data['captions'])]
         images = self.encode(data['pixel_values'], data['g_pixel_values'])
-        batch, hidden_states = self.read(rows, images)
+        batch, hidden_states = self.read_rows(rows, images)
         return binary_masks(self.segment(batch, hidden_states, images)[:, None], data['masks2'].shape[-2:])[:, 0]
 
     def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
@@ -370,7 +370,7 @@ class VideoLLaVASAMModel(BaseModel):
         image1, regions = data['image1'].tolist(), data['prompt_masks'].cpu()
         rows += [self.text_rows.description(image1[row], regions[row], data['captions'][row]) for row in described]
         images = self.encode(data['pixel_values'], data['g_pixel_values'])
-        batch, hidden_states = self.read(rows, images)
+        batch, hidden_states = self.read_rows(rows, images)
         token_loss = self.token_loss(batch, hidden_states)
         logits = self.segment(batch.first(count), hidden_states[:count], images)
         points = [self.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]

@@ -1,4 +1,4 @@
-"""The text of every training row: templates, the segmentation slot, descriptions, all drawn and cut in one place."""
+"""The text of every row that is trained or asked: templates, the segmentation slot, descriptions, in one place."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import torch
 
 from .portable import prompts
 from .portable.configuration import Sa2VAConfig
-from .portable.rows import caption_row, segmentation_row, soft_segmentation_row
+from .portable.rows import caption_row, chat_row, segmentation_row, soft_segmentation_row
 from .portable.sequences import Row
 from .portable.vocabulary import Vocabulary
 from .randomness import generator_for
 
 
 class TextRows:
-    """Makes the rows that the language model reads in training, without a network.
+    """Makes the rows that the language model reads in training and evaluation, without a network.
 
     Args:
         vocabulary: of the tokenizer.
@@ -63,6 +63,19 @@ class TextRows:
     def description(self, image: int, region: torch.Tensor, target: Sequence[int] | str) -> Row:
         """The question for a description of a region, see :func:`~llava_sam2.portable.rows.caption_row`."""
         return caption_row(self.vocabulary, self.config.num_image_tokens, image, region.cpu(), target)
+
+    def referring_question(self, images: range, text: str) -> Row:
+        """The question of the referring evaluation, to be answered, on an image of some tiles."""
+        prompt = prompts.segmentation_prompt(
+            self.vocabulary.template, prompts.REFERRING_QUESTION, len(images) * self.config.num_image_tokens,
+            self.phrase(text))
+        return chat_row(self.vocabulary, prompt, images)
+
+    def description_question(self, images: range, region: torch.Tensor, question: str) -> Row:
+        """A question about a region (grid, grid) of an image of some tiles, to be answered."""
+        prompt = prompts.caption_prompt(
+            self.vocabulary.template, len(images) * self.config.num_image_tokens, int(region.sum()), question)
+        return chat_row(self.vocabulary, prompt, images, region[None])
 
     def phrase(self, caption: str, max_caption_len: int | None = None) -> str:
         """A caption as it stands in the slot: the protocol's phrase, cut to so many tokens."""

@@ -1,13 +1,32 @@
 """Checkpoints on disk: written whole or not at all, found again, and read without any engine.
 
-A run without DeepSpeed leaves files ``iter_N.pth``, a run with it folders of that name. A folder holds DeepSpeed's own
-files, which only resuming reads, and three plain ones for everything else:
+What every checkpoint holds stands here and nowhere else.
 
-========================  =================================================================
-``trainables.safetensors``  the trained tensors, fp32
-``ema.safetensors``         their averages, fp32
-``state.json``              step, number of EMA updates, seed, world size, config and so on
-========================  =================================================================
+A run without DeepSpeed leaves files ``iter_N.pth``, which ``torch.load(..., weights_only=True)`` reads:
+
+===================  ==================================================================================================
+``state_dict``       the trained tensors, fp32; of a run from random weights all tensors, since the frozen ones exist
+                     nowhere else. ``embed_tokens`` and ``lm_head`` only where they were trained
+``ema``              ``values``, their averages in fp32 under the same names, and ``num_updates``; absent without
+                     TeacherEMAHook
+``optimizer``        state of the optimizer
+``param_schedulers`` state of each schedule
+``message_hub``      history of the log, and ``runtime_info``: ``run`` (see ``engine.resume.describe_run``), ``iter``,
+                     the folders of the log, names of the kept checkpoints, held-out figures from before training
+``meta``             the config, step, seed, versions
+===================  ==================================================================================================
+
+A run with DeepSpeed leaves folders of that name. DeepSpeed's own files (``mp_rank_*``: module, scheduler, message hub;
+``*zero_pp_rank_*``: fp32 masters and optimizer state of each rank) are read by resuming alone, which unpickles them.
+Everything else reads three plain ones:
+
+===========================  ==========================================================================================
+``trainables.safetensors``   the trained tensors, fp32, also where the module is bf16
+``ema.safetensors``          their averages, fp32; empty without TeacherEMAHook
+``state.json``               ``step``, ``ema_updates`` and ``run``
+===========================  ==========================================================================================
+
+Sample order and random draws follow from seed and step, so no state of generators or samplers is stored.
 """
 
 import json

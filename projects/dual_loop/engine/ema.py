@@ -68,20 +68,6 @@ class ExponentialMovingAverage:
                               for norms in (difference, length))
         return (difference / length).item() if length > 0 else float(difference > 0)
 
-    @torch.no_grad()
-    def copy_to(self, targets: Mapping[str, Tensor]) -> None:
-        """Write the averages into ``targets`` (name -> tensor of the same shape), cast to their type and device.
-
-        Targets may be some of the names, for example the caption path that the teacher uses.
-        """
-        unknown = sorted(targets.keys() - self.values.keys())
-        if unknown:
-            raise KeyError(f"the EMA holds no '{unknown[0]}' ({len(unknown)} of {len(targets)} names unknown)")
-        for name, target in targets.items():
-            _check_shape(name, self.values[name], target)
-        if targets:
-            torch._foreach_copy_(list(targets.values()), [self.values[name] for name in targets])
-
     def state_dict(self) -> dict:
         """``dict(num_updates=int, values={name: fp32 tensor})``; the tensors are the live ones, not copies."""
         return dict(num_updates=self.num_updates, values=dict(self.values))

@@ -229,8 +229,8 @@ class DualLoopTrainLoop(BaseLoop):
         finite_here: dict[str, Sequence[torch.Tensor]] = {}
         try:
             with seconds('data'):
-                for loop, iterator in batches.items():
-                    data[loop] = [self.next_batch(iterator) for _ in range(self.accumulative_counts)]
+                for name, iterator in batches.items():
+                    data[name] = [self.next_batch(iterator) for _ in range(self.accumulative_counts)]
             self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data)
             for name, loop in self.loops.items():
                 with seconds(name):
@@ -253,11 +253,11 @@ class DualLoopTrainLoop(BaseLoop):
                 self.skip(finite_here, data)
         # The EMA follows only steps that really happened.
         self.runner.message_hub.update_info('stepped', stats.finite)
-        for name in [name for name in outputs if '/seconds_' in name]:
-            loop, _, phase = name.partition('/seconds_')
-            spent = outputs.pop(name) * self.accumulative_counts
+        for figure in [figure for figure in outputs if '/seconds_' in figure]:
+            name, _, phase = figure.partition('/seconds_')
+            spent = outputs.pop(figure) * self.accumulative_counts
             seconds.phases[phase] = seconds.phases.get(phase, 0.0) + spent
-            seconds.phases[loop] -= spent
+            seconds.phases[name] -= spent
         outputs |= stats.scalars()
         outputs |= {f'seconds/{phase}': value for phase, value in seconds.phases.items()}
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data, outputs=outputs)

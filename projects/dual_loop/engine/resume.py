@@ -107,8 +107,9 @@ def changed_settings(previous: dict[str, Any], current: dict[str, Any]) -> list[
 
     A last line says so if optimizer or schedule differ, whose state comes from the checkpoint.
     """
-    lines = difflib.unified_diff(*([line for line in text['config'].splitlines() if not _BY_THE_WAY.match(line)]
-                                   for text in (previous, current)), lineterm='', n=0)
+    before, now = ([line for line in run['config'].splitlines() if not _BY_THE_WAY.match(line)]
+                   for run in (previous, current))
+    lines = difflib.unified_diff(before, now, lineterm='', n=0)
     changes = [line for line in lines if line[0] in '+-' and not line.startswith(('+++', '---'))]
     if previous['schedule'] != current['schedule']:
         changes.append('optim_wrapper and param_scheduler go on as the checkpoint has them: their changes above have '

@@ -12,9 +12,9 @@ from llava_sam2.portable.answers import Answer, answer_rows
 from llava_sam2.portable.image_processing import grounding_pixels, vision_tiles
 from llava_sam2.portable.network import Sa2VANetwork, binary_masks
 from llava_sam2.portable.regions import region_grid
-from llava_sam2.portable.rows import chat_row
 from llava_sam2.portable.sequences import Row
 from llava_sam2.portable.vocabulary import Vocabulary
+from llava_sam2.text_rows import TextRows
 
 #: ``generate``: the model answers, and must say ``[SEG]`` itself; published numbers are made so. ``forced``: the answer
 #: is given, which takes one pass instead of one per token; for monitoring, and never to be mixed with the other.
@@ -69,7 +69,7 @@ class Predictor:
         self.network = network
         self.vocabulary = vocabulary
         self.poll = poll
-        self.num_tokens = network.config.num_image_tokens
+        self.text_rows = TextRows(vocabulary, network.config)
 
     def prepare(self, image: torch.Tensor) -> Picture:
         """An original image (3, H, W) uint8 for the encoders; on the CPU, so workers of a loader may do it."""
@@ -134,15 +134,11 @@ class Predictor:
         return [[next(answers) for _ in each] for each in subjects]
 
     def _segmentation_row(self, text: str, images: range) -> Row:
-        prompt = prompts.segmentation_prompt(self.vocabulary.template, prompts.REFERRING_QUESTION,
-                                             len(images) * self.num_tokens, prompts.phrase(text))
-        return chat_row(self.vocabulary, prompt, images)
+        return self.text_rows.referring_question(images, text)
 
     def _caption_row(self, region: torch.Tensor, images: range, question: str) -> Row:
-        grid = region_grid(region, self.network.config.region_grid)
-        prompt = prompts.caption_prompt(self.vocabulary.template, len(images) * self.num_tokens, int(grid.sum()),
-                                        question)
-        return chat_row(self.vocabulary, prompt, images, grid[None])
+        return self.text_rows.description_question(images, region_grid(region, self.network.config.region_grid),
+                                                   question)
 
     def _predictions(self, picture: Picture, answers: Sequence[Answer], maps: Sequence[torch.Tensor]
                      ) -> list[Prediction]:

@@ -54,14 +54,14 @@ class CaptionLoop(Loop):
             base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), captions[row], self.max_caption_len)
             for row, sample_id in enumerate(data['sample_ids'])
         ]
-        batch, hidden_states = base.read(rows, images)
+        batch, hidden_states = base.read_rows(rows, images)
         logits = base.segment(batch, hidden_states, images)
         regions = predicted_regions(logits.detach(), base.config.region_grid)
         described = [
             base.text_rows.description(int(data['image2'][row]), region, captions[row])
             for row, region in enumerate(regions.cpu())
         ]
-        caption_batch, caption_states = base.read(described, images)
+        caption_batch, caption_states = base.read_rows(described, images)
         weights = usable_weights(data)
         parts = dict(
             caption=weights @ base.token_loss(caption_batch, caption_states),

@@ -93,7 +93,7 @@ class DualLoopModel(BaseModel):
         if mode in ('loss', 'predict'):
             return self.base(data, data_samples, mode=mode)
         if mode in self.loops:
-            return self.loops[mode].forward(self, data, **data_samples)
+            return self.loops[mode].forward(self, data, **dict(data_samples))
         raise ValueError(f'unknown mode {mode!r}, there are {", ".join((*self.loops, *_OTHER_MODES))}')
 
 

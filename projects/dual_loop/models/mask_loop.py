@@ -109,7 +109,7 @@ class MaskLoop(Loop):
                                         self.max_caption_len)
             for row, sample_id in enumerate(data['sample_ids'])
         ]
-        batch, hidden_states = base.read(rows, images)
+        batch, hidden_states = base.read_rows(rows, images)
         logits = base.segment(batch, hidden_states, images)
         points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
         mask, dice = base.mask_losses(logits, data['masks2'], points)
@@ -139,7 +139,7 @@ class MaskLoop(Loop):
             corrupted, positions = corrupt(caption, self.mask_ratio, vocabulary.ordinary_ids, generator)
             rows.append(base.text_rows.description(int(data['image1'][row]), data['prompt_masks'][row], corrupted))
             replaced.append(positions)
-        batch, hidden_states = base.read(rows, images)
+        batch, hidden_states = base.read_rows(rows, images)
         # Position i of the caption is predicted by the state one before it.
         spans = [
             hidden_states[index, len(row.input_ids) - len(caption) - 1 : len(row.input_ids) - 1]

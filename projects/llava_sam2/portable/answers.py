@@ -81,7 +81,7 @@ def _seg_embeds(
                 labels=rows[index].labels + answers[index])
         for index in segments
     ]
-    states = network.read(_pad(network, vocabulary, whole, 'right'), features)
+    states = network.hidden_states(_pad(network, vocabulary, whole, 'right'), features)
     for index, state in zip(segments, states):
         start = len(rows[index].input_ids)
         places = [start + place for place, token in enumerate(answers[index]) if token == vocabulary.seg_id]

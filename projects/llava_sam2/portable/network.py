@@ -92,7 +92,7 @@ class Sa2VANetwork(PreTrainedModel):
             embeds = embeds.masked_scatter(batch.slot_mask[..., None], torch.cat(soft).to(embeds.dtype))
         return embeds
 
-    def read(self, batch: Batch, image_features: torch.Tensor) -> torch.Tensor:
+    def hidden_states(self, batch: Batch, image_features: torch.Tensor) -> torch.Tensor:
         """Last hidden states (B, L, D), after the final norm, of a padded batch; see :meth:`embed`."""
         return self.language_model.model(
             inputs_embeds=self.embed(batch, image_features),

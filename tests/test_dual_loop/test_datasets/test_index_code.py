@@ -20,7 +20,7 @@ OWN = {
     'DescribeAnythingDataset': {'describe_anything', 'refs', 'plain_pickle', 'tars'},
 }
 # What the version of the index format stands for, or what indexes do not depend on.
-SHARED = {'base', 'images', 'index', 'index_store', 'indexed', 'masks', 'parallel', 'quarantine', 'videos'}
+SHARED = {'base', 'images', 'index', 'index_store', 'indexed', 'lengths', 'masks', 'parallel', 'quarantine', 'videos'}
 KINDS = [each for name in datasets.__all__ if isinstance(each := getattr(datasets, name), type)
          and issubclass(each, GroundedDataset) and each is not GroundedDataset]
 

@@ -117,17 +117,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_whole(change, message):
     assert all(torch.equal(ema.values[name], before[name]) for name in before)
 
 
-def test_copy_to_casts_into_some_targets():
-    ema = ExponentialMovingAverage(tensors(a=(3, ), b=(2, 2)).items())
-    target = torch.zeros(3, dtype=torch.bfloat16)
-    ema.copy_to(dict(a=target))
-    assert torch.equal(target, ema.values['a'].bfloat16())
-    with pytest.raises(KeyError, match="holds no 'x'"):
-        ema.copy_to(dict(a=target, x=target))
-    with pytest.raises(ValueError, match="'b' has shape"):
-        ema.copy_to(dict(b=target))
-
-
 @pytest.mark.parametrize('bucket', [1, 1 << 25])
 def test_distance_is_the_relative_l2_norm_over_all_tensors(monkeypatch, bucket):
     monkeypatch.setattr(ema_module, 'BUCKET', bucket)

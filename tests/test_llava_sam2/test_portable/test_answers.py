@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava_sam2.portable.answers import answer
+from llava_sam2.portable.answers import answer_rows
 from llava_sam2.portable.rows import chat_row
 
 
@@ -23,7 +23,7 @@ def rows(vocabulary):
 def test_a_given_answer_is_read_as_in_training(model, vocabulary, rows, forced):
     """One row at a time and without padding: the state at each ``[SEG]`` itself, and not one before or after it."""
     network = model.network
-    found = answer(network, vocabulary, rows, torch.zeros(0, 16, 32), 8, forced=forced)
+    found = answer_rows(network, vocabulary, rows, torch.zeros(0, 16, 32), 8, forced=forced)
     for row, each in zip(rows, found, strict=True):
         ids = row.input_ids + vocabulary.tokenizer.encode(forced, add_special_tokens=False)
         embeds = network.token_embeddings()[torch.tensor(ids)]
@@ -36,9 +36,9 @@ def test_a_given_answer_is_read_as_in_training(model, vocabulary, rows, forced):
 
 @torch.no_grad()
 def test_a_row_answers_alone_what_it_answers_in_a_batch(model, vocabulary, rows):
-    together = answer(model.network, vocabulary, rows, torch.zeros(0, 16, 32), 6)
+    together = answer_rows(model.network, vocabulary, rows, torch.zeros(0, 16, 32), 6)
     for row, each in zip(rows, together):
-        [alone] = answer(model.network, vocabulary, [row], torch.zeros(0, 16, 32), 6)
+        [alone] = answer_rows(model.network, vocabulary, [row], torch.zeros(0, 16, 32), 6)
         assert (each.ids, each.text, each.ended) == (alone.ids, alone.text, alone.ended) and len(each.ids) <= 6
         torch.testing.assert_close(each.seg_embeds, alone.seg_embeds, rtol=1e-4, atol=1e-5)
 
@@ -51,5 +51,5 @@ def test_no_answer_contains_an_image_token_or_an_unused_row(model, vocabulary, r
         return wished
 
     monkeypatch.setattr(model.network, 'logits', logits)
-    found = answer(model.network, vocabulary, rows, torch.zeros(0, 16, 32), 3)
+    found = answer_rows(model.network, vocabulary, rows, torch.zeros(0, 16, 32), 3)
     assert [each.text for each in found] == ['d d d'] * 2 and not any(each.ended for each in found)

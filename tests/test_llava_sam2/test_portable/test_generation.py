@@ -39,7 +39,7 @@ def plain_greedy(model, row, features, length, forbidden):
     ids = []
     for _ in range(length):
         grown = caption_row(model.vocabulary, 16, row.image, row.region, ids)
-        logits = model.network.logits(model.network.read(model.pad([grown]), features)[0, -1])
+        logits = model.network.logits(model.network.hidden_states(model.pad([grown]), features)[0, -1])
         logits[forbidden] = float('-inf')
         ids.append(int(logits.argmax()))
     return ids

@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_release import save_weights
 
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.key_maps import is_carried, released_table, released_to_training, training_to_released
 from llava_sam2.portable.network import Sa2VANetwork
-from llava_sam2.weights.export import save_weights
 from llava_sam2.weights.loading import load_pretrained
 
 

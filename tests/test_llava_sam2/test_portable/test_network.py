@@ -118,7 +118,7 @@ def test_hidden_states_are_those_after_the_final_norm(network):
     batch = pad_rows([Row([1, 2, 3], [IGNORE] * 3, ())], 0, 600, 16)
     given, norm = [], network.language_model.model.norm
     handle = norm.register_forward_hook(lambda module, args, out: given.append((args, out)))
-    states = network.read(batch, noise(0, 16, 32))
+    states = network.hidden_states(batch, noise(0, 16, 32))
     handle.remove()
     [((before,), after)] = given
     assert torch.equal(states, after)

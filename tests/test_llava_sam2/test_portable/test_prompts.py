@@ -52,8 +52,7 @@ def test_special_tokens_in_the_order_of_their_ids():
     assert prompts.ADDED_TOKENS == ('[SEG]', '<p>', '</p>', '<vp>', '</vp>')
     assert (prompts.IMG_START, prompts.IMG_CONTEXT, prompts.IMG_END) == ('<img>', '<IMG_CONTEXT>', '</img>')
     assert (prompts.REGION_START, prompts.REGION_END) == ('<vp>', '</vp>')
-    assert (prompts.SEG, prompts.TERMINATOR, prompts.IMAGE_PLACEHOLDER) == ('[SEG]', '<|end|>', '<image>')
-    assert prompts.answer('It is [SEG].') == 'It is [SEG].<|end|>'
+    assert (prompts.SEG, prompts.IMAGE_PLACEHOLDER) == ('[SEG]', '<image>')
 
 
 def test_segmentation_prompt_is_the_newline_form():

@@ -93,9 +93,9 @@ def test_a_row_reads_the_same_alone_and_in_a_batch(model, images, rows, side):
     features = model.network.mlp1(images.vision)
     batch = model.pad(rows, side)
     assert len({len(row.input_ids) for row in rows}) > 2
-    together = model.network.read(batch, features)
+    together = model.network.hidden_states(batch, features)
     for index, row in enumerate(rows):
-        alone = model.network.read(model.pad([row]), features)[0]
+        alone = model.network.hidden_states(model.pad([row]), features)[0]
         mine = together[index][batch.attention_mask[index].bool()]
         torch.testing.assert_close(mine, alone, rtol=0, atol=1e-5)
         logits = model.network.logits(mine)
@@ -104,11 +104,11 @@ def test_a_row_reads_the_same_alone_and_in_a_batch(model, images, rows, side):
 
 @torch.no_grad()
 def test_losses_and_masks_of_a_row_are_the_same_alone_and_in_a_batch(model, images, rows):
-    batch, states = model.read(rows[:3], images)
+    batch, states = model.read_rows(rows[:3], images)
     losses = model.token_loss(batch, states)
     masks = model.segment(batch.first(2), states[:2], images)
     for index, row in enumerate(rows[:3]):
-        one, state = model.read([row], images)
+        one, state = model.read_rows([row], images)
         torch.testing.assert_close(losses[index], model.token_loss(one, state)[0], rtol=0, atol=1e-5)
         if index < 2:
             torch.testing.assert_close(masks[index], model.segment(one, state, images)[0], rtol=1e-4, atol=1e-5)
@@ -116,7 +116,7 @@ def test_losses_and_masks_of_a_row_are_the_same_alone_and_in_a_batch(model, imag
 
 @torch.no_grad()
 def test_token_loss_is_the_mean_of_the_shifted_cross_entropy(model, images, rows):
-    batch, states = model.read(rows[2:3], images)
+    batch, states = model.read_rows(rows[2:3], images)
     logprobs = model.network.logits(states[0]).log_softmax(dim=-1)
     ids = rows[2].input_ids
     count = len(supervised(rows[2]))
@@ -125,6 +125,6 @@ def test_token_loss_is_the_mean_of_the_shifted_cross_entropy(model, images, rows
 
 
 def test_a_segmentation_row_without_seg_is_refused(model, images, rows):
-    batch, states = model.read([rows[2]], images)
+    batch, states = model.read_rows([rows[2]], images)
     with pytest.raises(ValueError, match=r'exactly one supervised \[SEG\]'):
         model.segment(batch, states, images)

@@ -37,7 +37,7 @@ def answer(case: dict) -> dict:
             [row], vocabulary.pad_id, vocabulary.image_id, model.config.num_image_tokens
         )
         with torch.no_grad():
-            states = model.read(batch, model.mlp1(model.encode_vision(case['pixel_values'])))
+            states = model.hidden_states(batch, model.mlp1(model.encode_vision(case['pixel_values'])))
             seg_embeds = model.text_hidden_fcs(states[batch.input_ids == vocabulary.seg_id])[None]
             maps = model.encode_grounding(case['g_pixel_values'])
             result |= dict(logits=model.logits(states), masks=model.decode_masks(maps, seg_embeds))

@@ -138,7 +138,7 @@ def test_logits_masks_and_token_ids_are_those_of_the_live_model(answers, name, r
     model = request.getfixturevalue(f'{name}_model')
     images = encode(model, scene[0])
     row = segmentation_row(model.vocabulary, 16, 0, 'a red dog', QUESTION, ANSWER)
-    batch, states = model.read([row], images)
+    batch, states = model.read_rows([row], images)
     close(answers[name]['logits'], model.logits(states))
     close(answers[name]['masks'][0], model.segment(batch, states, images))
     region = region_grid(torch.from_numpy(scene[1][0]), model.config.region_grid)
@@ -172,7 +172,7 @@ def test_masks_are_those_of_the_training_path(answers, trained_model, scene, ind
     answer = answers['trained']['answers'][index]
     row = segmentation_row(trained_model.vocabulary, 16, 0, PHRASES[index], QUESTION, answer['prediction'])
     images = encode(trained_model, image)
-    batch, states = trained_model.read([row], images)
+    batch, states = trained_model.read_rows([row], images)
     logits = trained_model.segment(batch, states, images)[None]
     (mask,) = answer['prediction_masks']
     assert mask.dtype == bool and mask.shape == (1, *image.shape[:2])
