@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -30,8 +29,7 @@ WRITTEN = sorted(path.name for path in (PAST / 'exported').iterdir() if path.suf
 
 @pytest.mark.parametrize('config', RUNS)
 def test_checkpoints_export(config, tmp_path):
-    convert(Namespace(config=str(PAST / config), checkpoint=str(PAST / RUNS[config]), out=tmp_path / 'out', base=None,
-                      parts='full', ema=False, dtype=None, metrics=None))
+    convert(PAST / config, PAST / RUNS[config], tmp_path / 'out')
     tensors, before = (load_file(folder / 'model.safetensors') for folder in (tmp_path / 'out', PAST / 'exported'))
     start = load_file(PAST / 'base/model.safetensors')
     assert tensors.keys() == before.keys()

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     try:
-        changes = convert(args)
+        changes = convert(**vars(args))
     except (OSError, ValueError) as error:
         print(f'convert_ckpt_to_hf: {error}', file=sys.stderr)
         return 1

@@ -1,7 +1,6 @@
 """From a checkpoint of training to a folder that loads without this project, LoRA merged into the base in fp32."""
 
 import json
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,25 +45,46 @@ def load(model: torch.nn.Module, selected: Mapping[str, torch.Tensor], dtype: to
     return changes
 
 
-def convert(args: Namespace) -> dict[str, list]:
-    """Write the folder; see :func:`load` for what it returns."""
-    for path in filter(None, (args.config, args.checkpoint, args.base, args.metrics)):
+def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: str | None = None, parts: str = 'full',
+            ema: bool = False, dtype: str | None = None, metrics: str | Path | None = None) -> dict[str, list]:
+    """Write a trained checkpoint as a folder in the released layout.
+
+    Args:
+        config: that the checkpoint was trained with.
+        checkpoint: file, or (from DeepSpeed) folder.
+        out: folder to write; it must not exist.
+        base: folder of the base weights, if not the one in the config.
+        parts: a key of ``EXPORTED_PARTS``.
+        ema: the averages instead of the trained weights.
+        dtype: a key of ``EXPORTED_DTYPES``; default that of the base.
+        metrics: JSON of an evaluation, for the model card.
+
+    Returns:
+        See :func:`load`.
+
+    Raises:
+        FileNotFoundError: something to read is not there.
+        FileExistsError: ``out`` is.
+        ValueError: checkpoint, config and base do not belong together.
+    """
+    out = Path(out)
+    for path in filter(None, (config, checkpoint, base, metrics)):
         if not Path(path).exists():
             raise FileNotFoundError(f'{path} does not exist')
-    if args.out.exists():
-        raise FileExistsError(f'{args.out} exists; remove it or choose another folder')
-    metrics = json.loads(args.metrics.read_text(encoding='utf-8'))['metrics'] if args.metrics else None
-    trained = read_trained(args.checkpoint)
-    cfg = Config.fromfile(args.config)
-    model, base = build(cfg, args.base)
-    check_base(trained, base, args.checkpoint)
-    dtype = EXPORTED_DTYPES[args.dtype] if args.dtype else base.dtype
-    changes = load(model, select(trained, model, args.parts, args.ema, args.checkpoint), dtype)
+    if out.exists():
+        raise FileExistsError(f'{out} exists; remove it or choose another folder')
+    figures = json.loads(Path(metrics).read_text(encoding='utf-8'))['metrics'] if metrics else None
+    trained = read_trained(checkpoint)
+    cfg = Config.fromfile(config)
+    model, base_model = build(cfg, base)
+    check_base(trained, base_model, str(checkpoint))
+    written_as = EXPORTED_DTYPES[dtype] if dtype else base_model.dtype
+    changes = load(model, select(trained, model, parts, ema, str(checkpoint)), written_as)
     source = cfg.model.get('base', cfg.model).get('pretrained')
     card = model_card(
-        {key: cfg[key] for key in cfg}, base=str(source or 'random weights'), fingerprint=base.fingerprint,
-        parts=args.parts, checkpoint=Path(args.checkpoint).name, step=trained.step, averages=args.ema, metrics=metrics)
-    write_release(base.network, args.out, base.vocabulary.tokenizer, dtype=dtype, card=card,
+        {key: cfg[key] for key in cfg}, base=str(source or 'random weights'), fingerprint=base_model.fingerprint,
+        parts=parts, checkpoint=Path(checkpoint).name, step=trained.step, averages=ema, metrics=figures)
+    write_release(base_model.network, out, base_model.vocabulary.tokenizer, dtype=written_as, card=card,
                   generation=generation_settings(source))
     return changes
 

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from dual_loop.datasets import OpenImagesDataset, SAVPairDataset
-from dual_loop.datasets.from_config import build_dataset, dataset_settings
+from dual_loop.datasets.from_config import build_dataset, dataset_settings, loaders_with_captions
 
 
 def loader(*datasets):
@@ -64,3 +64,19 @@ def test_the_shipped_config_needs_no_xtuner(checkout):
             "print({name: len(group) for name, group in found.items()}, found['loop 1'][0]['type'].__name__)")
     done = subprocess.run([sys.executable, '-c', code], cwd=checkout, capture_output=True, text=True)
     assert done.stdout.strip() == "{'loop 1': 6, 'loop 2': 6, 'held out': 1} SAVPairDataset", done.stderr[-1000:]
+
+
+def test_every_loop_of_the_model_has_a_loader():
+    import dual_loop.models  # noqa: F401  (their names)
+
+    loops = [dict(type='MaskLoop'), dict(type='CaptionLoop'), dict(type='SupervisedLoop'),
+             dict(type='SupervisedLoop', name='more')]
+    further = dict(loop2_dataloader=loader(one('b')), loop_dataloaders=dict(supervised=loader(one('c')),
+                                                                            more=loader(one('d'))))
+    cfg = dict(model=dict(loops=loops), train_dataloader=loader(one('a')), train_cfg=further)
+    assert names(cfg) == {'loop 1': ['a'], 'loop 2': ['b'], 'supervised': ['c'], 'more': ['d']}
+    assert loaders_with_captions(Config(cfg)) == {'loop 2', 'supervised', 'more', 'held out'}
+    alone = dict(model=dict(loops=loops[2:3]), train_dataloader=loader(one('a')))
+    assert names(alone) == {'supervised': ['a']}
+    with pytest.raises(ValueError, match='model.loops names NoLoop, which is not registered'):
+        dataset_settings(Config(dict(model=dict(loops=[dict(type='NoLoop')]), train_dataloader=loader(one('a')))))

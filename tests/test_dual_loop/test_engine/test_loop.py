@@ -15,6 +15,7 @@ from dual_loop.datasets import collate_samples
 from dual_loop.engine.data_order import ResumableBatchSampler
 from dual_loop.engine.length_groups import GroupedByLengthSampler
 from dual_loop.engine.loop import DualLoopTrainLoop, NonFiniteGradients
+from dual_loop.models import CaptionLoop, DualLoopModel, MaskLoop, SupervisedLoop
 
 CAPTION = 'A small red circle with white stripes.'
 
@@ -215,3 +216,33 @@ def test_the_seed_of_the_run_is_the_models(make_loop):
     first, again, other = (figures(seed) for seed in (11, 11, 12))
     assert first == again
     assert [one == two for one, two in zip(first, other)] == [False] * 5
+
+
+def test_loops_and_loaders_belong_together(make_loop):
+    loop, loaders, _ = make_loop()
+    runner = loop.runner
+    with pytest.raises(ValueError, match='loop 2 has no data: set train_cfg.loop2_dataloader'):
+        DualLoopTrainLoop(runner, loaders[0], max_steps=1).prepare()
+    idle = DualLoopTrainLoop(runner, loaders[0], loaders[1], dict(supervised=loaders[1]), max_steps=1)
+    with pytest.raises(ValueError, match=r'train_cfg.loop_dataloaders.supervised is set.*\(loop1, loop2\)'):
+        idle.prepare()
+    with pytest.raises(ValueError, match='train_cfg.max_steps is missing'):
+        DualLoopTrainLoop(runner, *loaders)
+
+
+@pytest.mark.parametrize('broken', ['loop1', 'supervised'])
+def test_of_loops_that_share_a_gradient_the_guilty_one_is_named(make_loop, build_loops, monkeypatch, broken):
+    model = DualLoopModel(build_loops().base, loops=[MaskLoop(topk=16, max_caption_len=6), CaptionLoop(),
+                                                     SupervisedLoop()])
+    model.base.random_weights = False
+    loop, loaders, _ = make_loop(model=model)
+    loop.further_dataloaders['supervised'] = loaders[1]
+    original = model.loops[broken].forward
+    monkeypatch.setattr(model.loops[broken], 'forward', lambda *args, **kwargs: original(*args, **kwargs) | dict(
+        loss=original(*args, **kwargs)['loss'] * float('nan')))
+    said = []
+    monkeypatch.setattr('dual_loop.engine.loop.print_log', lambda text, *_: said.append(text))
+    loop.run()
+    [skipped] = [text for text in said if 'is skipped' in text]
+    assert f'loss or gradient of {"loop 1" if broken == "loop1" else broken} is not finite' in skipped
+    assert ('sample50' in skipped) == (broken == 'supervised')
