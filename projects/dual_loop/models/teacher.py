@@ -75,7 +75,7 @@ class Teacher:
                 student.project(images),
                 vocabulary,
                 max_caption_len,
-                forbidden=vocabulary.special,
+                forbidden=vocabulary.cannot_continue,
                 forbidden_first=vocabulary.cannot_begin,
                 poll=poll,
             )

@@ -98,6 +98,7 @@ def evaluate(rank: int, port: int, folder: Path) -> None:
     figures = {samples: make_runner(folder, samples, experiment_name=f'{rank}_{samples}', **distributed).val()
                for samples in SAMPLES}
     (folder / f'{rank}.json').write_text(json.dumps(figures))
+    dist.barrier()  # gloo aborts the process whose peer has gone while it still sends
     dist.destroy_process_group()
 
 
