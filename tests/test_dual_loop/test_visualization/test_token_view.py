@@ -25,13 +25,13 @@ def make_builder(network_sizes):
 
 def rows_read(base, run):
     """The rows of every pass of the language model during ``run()``."""
-    passes, read = [], base.read
+    passes, read = [], base.read_rows
 
     def recorded(rows, images):
         passes.append(rows)
         return read(rows, images)
 
-    base.read = recorded
+    base.read_rows = recorded
     run()
     return passes
 
