@@ -83,6 +83,9 @@ class DualLoopTrainLoop(BaseLoop):
         super().__init__(runner, build_dataloader(runner, dataloader, accumulative_counts))
         further = dict(loop_dataloaders or {})
         if loop2_dataloader is not None:
+            if 'loop2' in further:
+                raise ValueError('train_cfg.loop2_dataloader and train_cfg.loop_dataloaders.loop2 are the same loader: '
+                                 'set one of them')
             further = dict(loop2=loop2_dataloader) | further
         #: Of the loops after the first, by name.
         self.further_dataloaders = {name: build_dataloader(runner, loader, accumulative_counts)

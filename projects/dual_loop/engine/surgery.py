@@ -66,10 +66,6 @@ class SurgeryStats:
         """Whether all gradients are finite, so that the step may be taken."""
         return all(self.finite_each)
 
-    def pair(self, first: int = 0, second: int = 1) -> GradientPair:
-        """How two gradients lie to each other over the parameters that both reach."""
-        return GradientPair.from_gramian(self.gramian, first, second)
-
     def scalars(self) -> dict[str, float]:
         """Flat names for the log: ``grad_norm1``, ``cosine``, ``w1``, ``cosine/lora`` ...; empty if not finite.
 

@@ -226,6 +226,8 @@ def test_loops_and_loaders_belong_together(make_loop):
     idle = DualLoopTrainLoop(runner, loaders[0], loaders[1], dict(supervised=loaders[1]), max_steps=1)
     with pytest.raises(ValueError, match=r'train_cfg.loop_dataloaders.supervised is set.*\(loop1, loop2\)'):
         idle.prepare()
+    with pytest.raises(ValueError, match='are the same loader: set one of them'):
+        DualLoopTrainLoop(runner, *loaders, dict(loop2=loaders[1]), max_steps=1)
     with pytest.raises(ValueError, match='train_cfg.max_steps is missing'):
         DualLoopTrainLoop(runner, *loaders)
 
