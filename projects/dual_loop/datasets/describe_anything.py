@@ -20,7 +20,7 @@ from .parallel import map_in_order
 from .plain_pickle import UnsafePickle, load_plain_pickle
 from .quarantine import BadSample
 from .refs import coco_image_id, excluded_ids, exclusion, exclusion_source, is_text, load_json
-from .tars import TarReader, tar_members
+from .tars import DamagedTar, TarReader, tar_members
 
 SPLITS = ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO')
 COCO_SPLITS = ('COCOStuff', 'LVIS', 'PACO')  # on COCO's images
@@ -208,7 +208,7 @@ class TarContent(NamedTuple):
     Attributes:
         images: (name without suffix, offset, size) of every image, in bytes.
         regions: id -> regions, of its pickles.
-        problems: (id, what is wrong) of the pickles that cannot be used.
+        problems: (id, what is wrong) of the pickles that cannot be used, (file name, what is wrong) of the archive.
     """
 
     images: list[tuple[str, int, int]]
@@ -217,10 +217,16 @@ class TarContent(NamedTuple):
 
 
 def scan_tar(path: Path, read_pickles: bool) -> TarContent:
-    """List one archive and, if asked to, read its pickles. Raises ``ValueError`` for one that is refused."""
+    """List one archive and, if asked to, read its pickles.
+
+    Of a damaged archive all up to the damage is taken, if ``annotations.json`` tells what it lacks.
+
+    Raises:
+        ValueError: it is refused.
+    """
     content = TarContent([], {}, [])
     reader = TarReader()
-    for name, offset, size in tar_members(path):
+    for name, offset, size in _members(path, content, refuse_damage=read_pickles):
         member = PurePosixPath(name)
         if member.suffix.lower() in _IMAGE_SUFFIXES:
             content.images.append((member.stem, offset, size))
@@ -240,6 +246,18 @@ def scan_tar(path: Path, read_pickles: bool) -> TarContent:
             else:
                 content.regions[member.stem] = [_slim(region) for region in flatten(entries)]
     return content
+
+
+def _members(path: Path, content: TarContent, refuse_damage: bool) -> Iterator[tuple[str, int, int]]:
+    is_tar = False
+    try:
+        for member in tar_members(path):
+            yield member
+            is_tar = True
+    except DamagedTar as error:
+        if refuse_damage or not is_tar:
+            raise
+        content.problems.append((path.name, str(error)))
 
 
 def _printable(name: str) -> str:

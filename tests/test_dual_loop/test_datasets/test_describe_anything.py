@@ -17,6 +17,7 @@ from dual_loop.datasets import (
 )
 from dual_loop.datasets.plain_pickle import UnsafePickle
 from dual_loop.datasets.refs import coco_image_id
+from dual_loop.datasets.tars import tar_members
 
 
 def stuff(root, exclude_image_ids=(), split='COCOStuff', **more):
@@ -349,10 +350,35 @@ def test_a_folder_that_may_not_be_listed_is_named_with_the_remedy(dam_root, smal
         stuff(dam_root, **small)
 
 
-def test_archives_cut_off_or_leading_out_stop_the_data_set(dam_root, small):
+@pytest.mark.parametrize('damage', [lambda data, header: data[:header + 700],
+                                    lambda data, header: data[:header] + bytes(512) + data[header + 512:],
+                                    lambda data, header: data[:header] + bytes(2**17)])
+def test_what_a_damaged_archive_lacks_is_counted_where_the_listing_tells(dam_root, small, tiny, write_tar, damage):
+    path = dam_root / 'COCOStuff' / 'images' / '00.tar'
+    clean = list(stuff(dam_root, **small))
+    write_tar(path, {'c_1.jpg': tiny.jpeg(tiny.picture), 'c_2.jpg': tiny.jpeg(tiny.picture), 'c_2.pickle': b''})
+    os.remove(dam_root / 'COCOStuff' / 'images' / '01.tar')
+    header = next(offset for name, offset, _ in tar_members(path) if name == 'c_2.jpg') - 512
+    path.write_bytes(damage(path.read_bytes(), header))
+    dataset = stuff(dam_root, **small)
+    assert torch.equal(torch.stack([sample['masks'] for sample in dataset]),
+                       torch.stack([sample['masks'] for sample in clean[:2]]))
+    archive, region = dataset.quarantine.entries
+    assert archive['sample_id'] == '00.tar' and archive['path'] == str(path)
+    assert '00.tar is not a whole' in archive['reason']
+    assert region['sample_id'] == 'c_2_0' and 'no archive' in region['reason']
+
+
+def test_archives_that_cannot_be_counted_or_lead_out_stop_the_data_set(dam_root, small):
     path = dam_root / 'COCOStuff' / 'images' / '01.tar'
     whole = path.read_bytes()
-    path.write_bytes(whole[:1200])
+    path.write_bytes(whole[1200:])  # nothing of it is a tar
+    with pytest.raises(ValueError, match=r'01\.tar is not a whole uncompressed tar archive'):
+        stuff(dam_root, **small)
+    path.write_bytes(whole)
+    into_pickles(dam_root)  # without a listing
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-11_000])
     with pytest.raises(ValueError, match=r'01\.tar is not a whole uncompressed tar archive'):
         stuff(dam_root, **small)
     with tarfile.open(path, 'w') as archive:
