@@ -20,7 +20,7 @@ from .parallel import map_in_order
 from .plain_pickle import UnsafePickle, load_plain_pickle
 from .quarantine import BadSample
 from .refs import coco_image_id, excluded_ids, exclusion, exclusion_source, is_text, load_json
-from .tars import DamagedTar, TarReader, tar_members
+from .tars import DamagedTar, LongEnd, TarReader, tar_members
 
 SPLITS = ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO')
 COCO_SPLITS = ('COCOStuff', 'LVIS', 'PACO')  # on COCO's images
@@ -219,7 +219,8 @@ class TarContent(NamedTuple):
 def scan_tar(path: Path, read_pickles: bool) -> TarContent:
     """List one archive and, if asked to, read its pickles.
 
-    Of a damaged archive all up to the damage is taken, if ``annotations.json`` tells what it lacks.
+    Of a damaged archive all up to the damage is taken if ``annotations.json`` tells what it lacks, and of one with a
+    long end in any case.
 
     Raises:
         ValueError: it is refused.
@@ -255,7 +256,7 @@ def _members(path: Path, content: TarContent, refuse_damage: bool) -> Iterator[t
             yield member
             is_tar = True
     except DamagedTar as error:
-        if refuse_damage or not is_tar:
+        if not is_tar or refuse_damage and not isinstance(error, LongEnd):
             raise
         content.problems.append((path.name, str(error)))
 

@@ -129,13 +129,14 @@ def mask_to_size(mask: np.ndarray, height: int, width: int, path: str | Path) ->
         by area. What is too thin for that keeps the pixels that it touches, see ``area_mask``.
 
     Raises:
-        BadSample: its proportions are not the image's.
+        BadSample: its proportions are not the image's, or rather those of the image before its EXIF tag turned it.
     """
     if mask.shape == (height, width):
         return mask
     rows, columns = mask.shape
-    # One and a half pixels for rounding, 5 % for pictures scaled by hand.
-    if abs(columns - rows * width / height) > 1.5 + 0.05 * columns:
+    misfit, if_turned = (abs(columns - rows * ratio) for ratio in (width / height, height / width))
+    # One and a half pixels for rounding, 5 % for pictures scaled by hand, unless it would fit better lying on its side.
+    if misfit > 1.5 + 0.05 * columns or misfit > 1.5 + if_turned:
         raise BadSample(f'a mask of {rows} x {columns} pixels does not fit its image of {height} x {width}', path)
     if rows <= height and columns <= width:
         enlarged = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > _HALF

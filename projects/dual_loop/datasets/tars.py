@@ -10,11 +10,15 @@ from .index_store import unreadable
 from .quarantine import BadSample
 
 _PART = 2**20  # bytes read at once
-_MOST_PADDING = 2**16  # bytes of zeros at the end; writers fill up to a multiple of 10 KiB
+_MOST_ZEROS = 1024 + 10_240  # bytes at the end: two blocks, and what fills up a record
 
 
 class DamagedTar(ValueError):
     """A tar archive is not whole: cut off, zeros instead of a member, or no uncompressed tar at all."""
+
+
+class LongEnd(DamagedTar):
+    """A tar archive ends in more zeros than writers add: an end that has not arrived, or rare settings of a writer."""
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -24,6 +28,7 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
 
     Raises:
         DamagedTar: it is no tar, or ends elsewhere than at blocks of zeros that go to the end of the file.
+        LongEnd: there are too many of these.
         ValueError: a member or the target of a link lies outside the archive.
         PermissionError: it may not be read.
     """
@@ -52,12 +57,14 @@ def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
             while part := stream.read(_PART):
                 if part.strip(b'\0'):
                     raise tarfile.ReadError(f'zeros from byte {end} on, where a member should be, and data behind them')
-            if stream.tell() - end > _MOST_PADDING:
-                raise tarfile.ReadError(f'only zeros from byte {end} on, {stream.tell() - end} bytes')
+            zeros = stream.tell() - end
     except PermissionError as error:
         raise unreadable(error) from error
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         raise DamagedTar(f'{path} is not a whole uncompressed tar archive ({error}). Download it again') from error
+    if zeros > _MOST_ZEROS:
+        raise LongEnd(f'{path} is perhaps not a whole uncompressed tar archive: only zeros from byte {end} on, {zeros} '
+                      'bytes. Download it again if members are missing')
 
 
 def _leads_out(member: tarfile.TarInfo) -> bool:

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pickle
+import re
 import tarfile
 
 import numpy as np
@@ -365,7 +366,7 @@ def test_what_a_damaged_archive_lacks_is_counted_where_the_listing_tells(dam_roo
                        torch.stack([sample['masks'] for sample in clean[:2]]))
     archive, region = dataset.quarantine.entries
     assert archive['sample_id'] == '00.tar' and archive['path'] == str(path)
-    assert '00.tar is not a whole' in archive['reason']
+    assert re.search('00.tar is (perhaps )?not a whole', archive['reason'])
     assert region['sample_id'] == 'c_2_0' and 'no archive' in region['reason']
 
 
@@ -381,6 +382,9 @@ def test_archives_that_cannot_be_counted_or_lead_out_stop_the_data_set(dam_root,
     path.write_bytes(whole[:-11_000])
     with pytest.raises(ValueError, match=r'01\.tar is not a whole uncompressed tar archive'):
         stuff(dam_root, **small)
+    path.write_bytes(whole + bytes(20_480))  # that may be as it was written
+    dataset = stuff(dam_root, **small)
+    assert len(dataset) == 3 and [entry['sample_id'] for entry in dataset.quarantine.entries] == ['01.tar']
     with tarfile.open(path, 'w') as archive:
         link = tarfile.TarInfo('c_2.jpg')
         link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'

@@ -150,3 +150,12 @@ def test_a_mask_is_made_smaller_by_area():
     mask = np.random.default_rng(0).random((90, 120)) > 0.4
     share = coverage(90, 40) @ mask @ coverage(120, 53).T
     np.testing.assert_array_equal(mask_to_size(mask, 40, 53, 'x'), share > 0.5 + 1e-6)
+
+
+def test_a_mask_that_fits_better_on_its_side_is_that_of_the_stored_picture():
+    mask = np.zeros((102, 100), dtype=bool)
+    mask[5:60, 5:60] = True
+    for size in ((204, 200), (200, 200), (205, 200)):
+        assert mask_to_size(mask, *size, 'x').shape == size
+    with pytest.raises(BadSample, match='does not fit'):
+        mask_to_size(mask, 200, 204, 'x')
