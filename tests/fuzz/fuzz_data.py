@@ -90,13 +90,15 @@ def make_clean(root: Path, images: int = 8) -> None:
                    sources=['sav', 'sa1b', 'openimages', 'refcoco', 'dam'])
     (root / 'dam' / 'LVIS' / 'annotations.json').unlink()
     pictures = root / 'ref_seg' / 'refcoco' / 'coco2014' / 'train2014'
-    content = json.loads((root / 'ref_seg' / 'refcoco' / 'instances.json').read_text())
-    shutil.copytree(pictures, root / 'coco_style' / 'img')
-    (root / 'coco_style' / 'js').mkdir()
-    for image in content['images']:
-        annotations = [each for each in content['annotations'] if each['image_id'] == image['id']]
-        file = root / 'coco_style' / 'js' / f'{Path(image["file_name"]).stem}.json'
-        file.write_text(json.dumps(dict(image=image, annotations=annotations)))
+    instances = json.loads((root / 'ref_seg' / 'refcoco' / 'instances.json').read_text())
+    for folder in ('img', 'js'):
+        (root / 'coco_style' / folder).mkdir(parents=True)
+    for image in instances['images']:
+        annotations = [each for each in instances['annotations'] if each['image_id'] == image['id']]
+        name = f'photo_{image["id"]}'  # none of COCO's, which would have to be excluded
+        shutil.copy(pictures / image['file_name'], root / 'coco_style' / 'img' / f'{name}.jpg')
+        content = dict(image=dict(image, file_name=f'{name}.jpg'), annotations=annotations)
+        (root / 'coco_style' / 'js' / f'{name}.json').write_text(json.dumps(content))
     for number in range(2):
         write_video(root / 'sav_release' / f'sav_00000{number}', np.random.default_rng(number))
 
@@ -156,14 +158,16 @@ def equal(one: dict[str, Any], other: dict[str, Any], free: tuple[str, ...]) -> 
     return True
 
 
-def is_recorded(name: str, entries: list[dict]) -> bool:
-    """Whether a sample, or what it belongs to, is among the bad ones."""
+def without_record(gone: set[str], entries: list[dict]) -> list[str]:
+    """Samples that are not among the bad ones, and nothing that they belong to; nor one entry for each of them."""
+    left, unused = set(gone), 0
     for entry in entries:
-        bad = entry['sample_id'].split(' in ')[0]
-        of_ref = bad.startswith('refcoco_') and f'_{bad.split("_")[1]}_' in name
-        if of_ref or bad.endswith('.tar') or f'{name}_'.startswith(f'{bad}_'):
-            return True
-    return False
+        bad = entry['sample_id'].split(' in ')[0].split('/')[-1]
+        found = {name for name in gone if f'{name}_'.startswith(f'{bad}_') or bad.endswith('.tar')
+                 or bad.startswith('refcoco_') and f'_{bad.split("_")[1]}_' in name}
+        left -= found
+        unused += not found  # its name is the odd one, or only its place in the file is known
+    return sorted(left) if len(left) > unused else []
 
 
 def compare(clean: dict[str, dict], samples: dict[str, dict], entries: list[dict], kind: Kind) -> Iterator[str]:
@@ -182,9 +186,8 @@ def compare(clean: dict[str, dict], samples: dict[str, dict], entries: list[dict
         if twin is None and not kind.may_vanish:
             yield f'{name} is new'
         gone.discard(twin)
-    for name in sorted(gone):
-        if not kind.may_vanish and not is_recorded(name, entries):
-            yield f'{name} has gone without a record'
+    if not kind.may_vanish:
+        yield from (f'{name} has gone without a record' for name in without_record(gone, entries))
 
 
 def one_round(number: int, seed: int, clean_root: Path, clean: dict[str, dict], only_kinds: list[str],

@@ -299,6 +299,8 @@ def region_row(region: Any, frames: dict[int, tuple[int, int, int]]) -> dict[str
     if isinstance(masks, (list, tuple)):
         frame = next((t for t in sorted(frames) if t < len(masks) and masks[t]), None)
         masks = None if frame is None else masks[frame]
+    elif frame:
+        raise BadSample('the archive has later frames, but not the first one, which the mask belongs to')
     height, width, counts = compressed_rle(masks)
     code = dict(size=[height, width], counts=counts.encode('ascii'))
     _, _, box_width, box_height = coco.toBbox(code)

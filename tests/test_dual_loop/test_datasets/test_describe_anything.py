@@ -391,3 +391,13 @@ def test_archives_that_cannot_be_counted_or_lead_out_stop_the_data_set(dam_root,
         archive.addfile(link)
     with pytest.raises(ValueError, match=r'01\.tar is refused.*outside'):
         stuff(dam_root, **small)
+
+
+def test_a_mask_of_the_first_frame_is_not_put_on_a_later_one(dam_root, small, tiny, write_tar):
+    write_tar(dam_root / 'SAV' / 'images' / '00.tar', {'v_1.1.jpg': tiny.jpeg(tiny.picture), 'v_2.0.jpg': b''})
+    listing = dam_root / 'SAV' / 'annotations.json'
+    content = json.loads(listing.read_text())
+    listing.write_text(json.dumps(content | dict(v_2=content['v_1'])))
+    dataset = DescribeAnythingDataset(dam_root, 'SAV', **small)
+    assert [dataset.sample_id(row) for row in range(len(dataset.index))] == ['v_2_0']
+    assert 'not the first one' in dataset.quarantine.entries[0]['reason']
