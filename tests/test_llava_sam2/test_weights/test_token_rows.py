@@ -9,6 +9,7 @@ from tiny_release import released_state
 
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.prompts import ADDED_TOKENS
+from llava_sam2.portable.templates import PHI3_CHAT
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
 from llava_sam2.weights.loading import load_pretrained
@@ -129,7 +130,7 @@ def test_tokenizer_of_internvl_gets_the_tokens(vocabulary, tmp_path):
         index: entry for index, entry in config['added_tokens_decoder'].items() if entry['content'] not in ADDED_TOKENS}
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r'add the tokens of llava_sam2\.portable\.prompts\.ADDED_TOKENS'):
-        Vocabulary(load_tokenizer(tmp_path), 640)
+        Vocabulary(load_tokenizer(tmp_path), 640, PHI3_CHAT)
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)  # as the refusal says
     assert added_token_ids(tokenizer) == added_token_ids(vocabulary.tokenizer)
