@@ -167,8 +167,8 @@ class Sa2VAChatModel(Sa2VANetwork):
     def generate(self, *args, **options) -> None:
         """There is none: what is generated here is an answer with its masks."""
         raise NotImplementedError(
-            'Sa2VAChatModel answers by predict_forward(image=..., text=..., tokenizer=...), which also gives the masks. '
-            'The bare language model generates by model.language_model.generate(input_ids=... or inputs_embeds=...)'
+            'Sa2VAChatModel answers by predict_forward(image=..., text=..., tokenizer=...), with the masks. The bare '
+            'language model generates by model.language_model.generate(input_ids=... or inputs_embeds=...)'
         )
 
     # -- weights ----------------------------------------------------------------------------------------------------

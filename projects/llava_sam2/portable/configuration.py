@@ -52,7 +52,7 @@ class Sa2VAConfig(PretrainedConfig):
         self.mask_selection = mask_selection
         self.max_num_tiles = max_num_tiles
         self.template = template
-        super().__init__(**kwargs | dict(tie_word_embeddings=self.llm_config.tie_word_embeddings))
+        super().__init__(**kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Qwen2Config:
         """Where transformers looks for the size of the vocabulary and whether the head is tied."""

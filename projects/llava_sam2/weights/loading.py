@@ -232,8 +232,8 @@ def _check_tied(assembly: Assembly) -> None:
     embedding, head = (assembly.tensors.get(name) for name in TOKEN_ROWS)
     if embedding and head and not torch.equal(embedding.tensor(), head.tensor()):
         raise CheckpointError(
-            f'{assembly} holds two matrices, {embedding.name} and {head.name}, where tie_word_embeddings in config.json '
-            'says that they are one: it is of other weights, or they were trained apart'
+            f'{assembly} holds two matrices, {embedding.name} and {head.name}, where tie_word_embeddings says that '
+            'they are one: config.json is of other weights, or they were trained apart'
         )
 
 

@@ -78,7 +78,9 @@ def test_a_released_folder(tmp_path):
 
 @pytest.mark.parametrize('released', [True, False])
 def test_an_unknown_template_is_refused_by_name(tmp_path, own, released):
-    found = dict(model_type='sa2va_chat', ps_version='v2') if released else json.loads((own / 'config.json').read_text())
+    found = json.loads((own / 'config.json').read_text())
+    if released:
+        found = dict(model_type='sa2va_chat', ps_version='v2')
     (tmp_path / 'config.json').write_text(json.dumps(found | dict(template='phi3_chat')))
     assert config_of_folder(tmp_path).template == 'phi3_chat'
     (tmp_path / 'config.json').write_text(json.dumps(found | dict(template='vicuna')))
@@ -97,7 +99,8 @@ def test_the_template_of_internvl_does_not_count(tmp_path):
 
 
 def test_a_template_stated_otherwise_is_refused(tmp_path):
-    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='sa2va_chat', ps_version='v2', template='phi3_chat')))
+    found = dict(model_type='sa2va_chat', ps_version='v2', template='phi3_chat')
+    (tmp_path / 'config.json').write_text(json.dumps(found))
     assert config_of_folder(tmp_path, dict(template='phi3_chat')).chat_template.terminator == '<|end|>'
     with pytest.raises(ValueError, match="model.network.template is 'vicuna', but .* says 'phi3_chat'"):
         config_of_folder(tmp_path, dict(template='vicuna'))
