@@ -108,7 +108,7 @@ def test_folder_and_checkpoint_are_judged_alike(trained, exported, checkout, tmp
         out = tmp_path / f'{number}.json'
         assert command.main([str(each) for each in [
             'refcoco', *model, '--data-root', PAST / 'data/ref_seg', '--protocol', protocol, '--examples', 0,
-            '--num-workers', 0, '--max-new-tokens', 8, '--out', out]]) == 0
+            '--num-workers', 0, '--max_new_tokens', 8, '--out', out]]) == 0
         results.append(json.loads(out.read_text()))
     first, second = results
     assert first['counts']['sentences'] == 5 and first['metrics'] == second['metrics']
