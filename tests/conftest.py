@@ -76,10 +76,11 @@ def network_sizes() -> dict:
 @pytest.fixture(scope='session')
 def vocabulary():
     """Tables over the tokenizer of the shipped tiny model, with 640 rows as in its network."""
+    from llava_sam2.portable.templates import PHI3_CHAT
     from llava_sam2.portable.vocabulary import Vocabulary
     from llava_sam2.tokenizer import load_tokenizer
 
-    return Vocabulary(load_tokenizer(CHECKOUT / 'assets' / 'tiny'), 640)
+    return Vocabulary(load_tokenizer(CHECKOUT / 'assets' / 'tiny'), 640, PHI3_CHAT)
 
 
 @pytest.fixture(scope='session')
