@@ -22,6 +22,7 @@ from llava_sam2.randomness import seed_for
 from .config_check import check_config_keys
 from .data_order import build_dataloader, end_workers, endless_batches
 from .flat import PARAMETER_GROUPS, FlatLayout, all_reduce_mean_, groups_of_loops
+from .ownership import owning
 from .resume import changed_settings, check_same_run, describe_run, resumed_from
 from .settings_check import check_optimizer_settings
 from .stopwatch import Stopwatch
@@ -119,6 +120,7 @@ class DualLoopTrainLoop(BaseLoop):
     def iter(self) -> int:
         return self._iter
 
+    @owning
     def run(self) -> torch.nn.Module:
         """Train from the current step to ``max_steps``.
 

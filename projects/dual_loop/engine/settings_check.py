@@ -1,15 +1,15 @@
 """Refuses settings of optimizer and engine that this loop cannot honour, each with its reason."""
 
-import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
-from ..checkpoints.files import STATE, check_whole
-from .resume import check_same_run
+from ..checkpoints.files import check_whole, read_state
+from .resume import check_same_run, latest_checkpoint
 
 
 def check_start(cfg: Config) -> None:
@@ -29,6 +29,9 @@ def check_start(cfg: Config) -> None:
     if 'offload_optimizer' in zero and not torch.cuda.is_available():
         raise ValueError('zero2_offload moves optimizer states from a GPU to the host, and there is no GPU: use '
                          '--deepspeed zero2')
+    if cfg.get('resume') is True and not cfg.get('load_from') and cfg.get('work_dir'):
+        with suppress(FileNotFoundError):  # none yet
+            cfg.load_from = str(latest_checkpoint(cfg.work_dir))  # mmengine would believe whatever the note says
     if cfg.get('load_from') and '://' not in cfg.load_from:
         check_source(Path(cfg.load_from), cfg, engine is not None)
 
@@ -41,7 +44,7 @@ def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
         raise ValueError(f'{path} was written {written} --deepspeed and cannot be read {now} it')
     if path.is_dir() and cfg.get('resume') and cfg.get('launcher', 'none') in ('none', 'pytorch'):
         # Before DeepSpeed finds that a part is missing or one too many.
-        before = json.loads((path / STATE).read_text(encoding='utf-8'))['run']
+        before = read_state(path)[0]['run']
         if 'world_size' in before:  # another train loop keeps no such notes
             check_same_run(path, before, before | dict(world_size=int(os.environ.get('WORLD_SIZE', 1))))
 

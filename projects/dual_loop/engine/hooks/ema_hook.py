@@ -36,7 +36,7 @@ class TeacherEMAHook(Hook):
         path = resumed_from(runner)
         if path is not None:
             if path.is_dir():  # DeepSpeed tells no hook what it loads
-                trained = read_trained(path)
+                trained = read_trained(path, checked=True)  # before the model was built
                 self._restored = dict(values=trained.ema, num_updates=trained.ema_updates)
             if not self._restored or not self._restored['values']:
                 raise ValueError(f'{path} holds no EMA values, so its teacher cannot go on: resume a checkpoint of a '
