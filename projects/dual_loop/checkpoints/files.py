@@ -177,6 +177,13 @@ def read_trained(path: str | Path, checked: bool = False) -> Trained:
     return Trained(checkpoint['meta']['iter'], checkpoint['state_dict'], average['values'], average['num_updates'], run)
 
 
+def trained_names(path: Path) -> list[str]:
+    """Names of the tensors whose averages a checkpoint holds: all trained ones, or none without TeacherEMAHook."""
+    if path.is_dir():
+        return list(open_tensors(path / EMA).tensors)
+    return list(read_pickled(path).get('ema', {}).get('values', {}))
+
+
 def publish(partial: Path, final: Path) -> None:
     """Give a completely written file or folder its name, so that after a power cut it is there whole or not at all."""
     for path in [*partial.rglob('*'), partial] if partial.is_dir() else [partial]:

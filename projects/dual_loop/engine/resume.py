@@ -11,10 +11,13 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from dual_loop.checkpoints.files import LATEST, check_whole
+from dual_loop.checkpoints.files import LATEST, check_whole, trained_names
+from llava_sam2.trainable import has_unused_masks
 
 # Their values differ between a run and its continuation without any meaning.
 _BY_THE_WAY = re.compile(r'^(load_from|resume|work_dir|launcher|experiment_name) = ')
+
+_BASE = 'llava_sam2.model.VideoLLaVASAMModel'
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path:
@@ -51,6 +54,26 @@ def latest_checkpoint(work_dir: str | Path) -> Path:
             print_log(f'{"; ".join(faults)}. Going on from {path}, the newest whole one', 'current', logging.WARNING)
         return path
     raise ValueError(f'no checkpoint in {work_dir} is whole: {"; ".join(faults)}')
+
+
+def go_on_as_begun(path: Path, cfg: Config) -> None:
+    """Let a run of version 0.1.0 train the same tensors to its end, since averages and optimizer state hold them all.
+
+    They are those of masks that are never taken; a new run freezes them.
+
+    Args:
+        path: the checkpoint that is resumed.
+        cfg: of the run, changed in place.
+    """
+    model = cfg.get('model') or {}
+    base = model.get('base', model)
+    if getattr(base.get('type'), '__name__', base.get('type')) not in ('VideoLLaVASAMModel', _BASE):
+        return
+    if base.get('train_unused_masks') is None and has_unused_masks(trained_names(path)):
+        base['train_unused_masks'] = True
+        print_log(f'{path} is of a run that also trains masks which mask_selection never takes, as version 0.1.0 did: '
+                  'they go on being shrunk by weight decay, on which nothing depends (model.base.train_unused_masks); '
+                  'a new run leaves them as they are', 'current', logging.WARNING)
 
 
 def resumed_from(runner) -> Path | None:

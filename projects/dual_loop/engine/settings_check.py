@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
 from ..checkpoints.files import check_whole, read_state
-from .resume import check_same_run, latest_checkpoint
+from ..models.teacher import FrozenTeacher
+from .resume import check_same_run, go_on_as_begun, latest_checkpoint
 
 
 def check_start(cfg: Config) -> None:
@@ -34,6 +35,8 @@ def check_start(cfg: Config) -> None:
             cfg.load_from = str(latest_checkpoint(cfg.work_dir))  # mmengine would believe whatever the note says
     if cfg.get('load_from') and '://' not in cfg.load_from:
         check_source(Path(cfg.load_from), cfg, engine is not None)
+        if cfg.get('resume'):
+            go_on_as_begun(Path(cfg.load_from), cfg)
 
 
 def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
@@ -68,3 +71,23 @@ def check_optimizer_settings(runner) -> None:
     if settings.get('type') in (AmpOptimWrapper, 'AmpOptimWrapper'):
         raise ValueError('optim_wrapper.type=AmpOptimWrapper has no effect on the loops: use OptimWrapper, and '
                          'model.base.dtype="bfloat16" for bf16')
+
+
+def check_teacher(runner, model) -> None:
+    """Refuse a teacher that would stand still, or could not be found again, without the config saying so.
+
+    Raises:
+        ValueError: loops ask a teacher whose averages no hook keeps; or a frozen one is to speak with the weights of
+            ``load_from``, which a resumed run has no more.
+    """
+    asking = [loop.title for loop in model.loops.values() if loop.uses_teacher]
+    kept = any(getattr(hook, 'keeps_teacher', False) for hook in runner.hooks)
+    if asking and model.teacher.needs_averages and not kept:
+        raise ValueError(f'{asking[0]} asks a teacher of averages, and no hook keeps them, so that it would stand still: '
+                         'add dict(type=TeacherEMAHook) to custom_hooks, or say which teacher is meant, '
+                         "model.teacher='frozen' (the weights of the start) or 'live' (the student's own). A loop that "
+                         'asks none has uses_teacher = False')
+    if asking and isinstance(model.teacher, FrozenTeacher) and runner._load_from and not runner._resume:
+        raise ValueError(f"model.teacher='frozen' speaks with the weights of model.base, not with those of load_from="
+                         f'{runner._load_from}, which a resumed run would not have: export that checkpoint '
+                         '(tools/convert_ckpt_to_hf.py) and set model.base.pretrained to the folder')

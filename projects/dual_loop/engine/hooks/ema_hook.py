@@ -20,6 +20,8 @@ class TeacherEMAHook(Hook):
 
     # After the optimizer step, before LoggerHook reads the scalars and the checkpoint is saved.
     priority = 'NORMAL'
+    #: That it calls ``set_values`` of the teacher after every step, which training asks some hook to do.
+    keeps_teacher = True
 
     def __init__(self, decay: float = 0.999):
         self.decay = decay
