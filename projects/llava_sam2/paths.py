@@ -67,3 +67,16 @@ def _refusal(error: Exception, place: Path) -> str | None:
     if isinstance(error, RuntimeError) and re.search('inline_container|PytorchStreamWriter', text):
         return f'torch could not write all of a file, as on a full disk ({text})'
     return None
+
+
+def write_whole(path: Path, text: str, what: str) -> None:
+    """Write or replace a text file, whole or not at all; ``what`` it is stands in an error, see :func:`writing`."""
+    partial = path.with_name(f'{path.name}.tmp')
+    with writing(what, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding='utf-8')
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llava_sam2.paths import CannotWrite, resolve, writing
+from llava_sam2.paths import CannotWrite, resolve, write_whole, writing
 
 
 def test_relative_paths_are_read_against_the_checkout(checkout, tmp_path, monkeypatch):
@@ -34,3 +34,11 @@ def test_other_errors_pass(tmp_path):
         assert raised.value is error
     with pytest.raises(CannotWrite, match='Not a directory'), writing('the thing', tmp_path / 'file/out'):
         (tmp_path / 'file/out').write_text('')
+
+
+def test_a_text_is_replaced_whole_or_not_at_all(small_files_only, tmp_path):
+    file = tmp_path / 'made' / 'page.html'
+    write_whole(file, 'old', 'the page')
+    with pytest.raises(CannotWrite, match=f'^the page cannot be written to {file}: File too large'):
+        write_whole(file, 'x' * 200_000, 'the page')
+    assert file.read_text() == 'old' and list(file.parent.iterdir()) == [file]

@@ -83,7 +83,7 @@ def check_teacher(runner, model) -> None:
     asking = [loop.title for loop in model.loops.values() if loop.uses_teacher]
     kept = any(getattr(hook, 'keeps_teacher', False) for hook in runner.hooks)
     if asking and model.teacher.needs_averages and not kept:
-        raise ValueError(f'{asking[0]} asks a teacher of averages, and no hook keeps them, so that it would stand still: '
+        raise ValueError(f'{asking[0]} asks a teacher of averages that no hook keeps, so that it would stand still: '
                          'add dict(type=TeacherEMAHook) to custom_hooks, or say which teacher is meant, '
                          "model.teacher='frozen' (the weights of the start) or 'live' (the student's own). A loop that "
                          'asks none has uses_teacher = False')

@@ -10,7 +10,14 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from dual_loop.checkpoints.files import LATEST
 from dual_loop.engine.data_order import ResumableBatchSampler
-from dual_loop.engine.resume import changed_settings, check_same_run, describe_run, latest_checkpoint
+from dual_loop.engine.resume import (
+    changed_settings,
+    check_same_run,
+    describe_run,
+    go_on_as_begun,
+    latest_checkpoint,
+)
+from llava_sam2.model import VideoLLaVASAMModel
 
 PATH = Path('work/iter_4.pth')
 
@@ -135,3 +142,24 @@ def test_names_of_another_hook_are_found_by_the_note(work_dir):
     torch.save({}, work_dir / 'epoch_3.pth')
     (work_dir / LATEST).write_text('epoch_3.pth')
     assert latest_checkpoint(work_dir).name == 'epoch_3.pth'
+
+
+@pytest.mark.parametrize('checkpoint', ['iter_2.pth', 'zero2/iter_2.pth'])
+def test_a_run_of_version_0_1_0_goes_on_training_what_it_trained(said, checkout, checkpoint):
+    """Its averages and its optimizer state hold masks that a new run freezes."""
+    past = checkout / 'tests/past'
+    for kind in (VideoLLaVASAMModel, 'VideoLLaVASAMModel', 'llava_sam2.model.VideoLLaVASAMModel'):
+        cfg = Config(dict(model=dict(type='DualLoopModel', base=dict(type=kind))))
+        go_on_as_begun(past / checkpoint, cfg)
+        assert cfg.model.base.train_unused_masks is True
+        assert 'as version 0.1.0 did' in said.pop() and not said
+    of_others = Config(dict(model=dict(type='ToyModel')))
+    go_on_as_begun(past / checkpoint, of_others)
+    assert of_others.to_dict() == dict(model=dict(type='ToyModel'))
+
+
+def test_a_new_run_goes_on_with_what_is_trained_now(said, tmp_path):
+    torch.save(dict(ema=dict(values={'base.network.mlp1.1.weight': torch.zeros(1)})), tmp_path / 'iter_2.pth')
+    cfg = Config(dict(model=dict(base=dict(type='VideoLLaVASAMModel'))))
+    go_on_as_begun(tmp_path / 'iter_2.pth', cfg)
+    assert 'train_unused_masks' not in cfg.model.base and not said
