@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def real_samples(shared_dir: Path) -> Path:
     if not folder.is_dir():
         pytest.skip('no folder ../shared/real_samples')
     return folder
+
+
+@pytest.fixture
+def small_files_only():
+    """The kernel itself refuses files above 100 000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope='session')
