@@ -131,7 +131,9 @@ def many_rows(root, existing, missing):
     table = root / 'train-annotations-object-segmentation.csv'
     header, row = table.read_text().splitlines()[:2]
     names = [f'image{number:05d}' for number in range(existing + missing)]
-    table.write_text('\n'.join([header, *(row.replace(',abc,', f',{name},') for name in names)]))
+    table.write_text('\n'.join([header, *(row.replace('abc', name) for name in names)]))
+    for name in names:
+        os.link(root / 'masks' / 'train' / 'abc_m01_box1.png', root / 'masks' / 'train' / f'{name}_m01_box1.png')
     for name in names[:existing]:
         os.link(root / 'images' / 'train' / 'abc.jpg', root / 'images' / 'train' / f'{name}.jpg')
 

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from dual_loop.datasets import MissingData, RefCOCODataset, held_out_image_ids, load_refs, refcoco, refs
+from dual_loop.datasets import MissingData, RefCOCODataset, TooManyBadSamples, held_out_image_ids, refcoco, refs
+from dual_loop.datasets.refs import read_refs
 
 
 def test_every_sentence_of_every_reference(refcoco_root, small):
@@ -105,8 +106,8 @@ def test_references_that_carry_a_call_are_refused_and_not_run(refcoco_root, tmp_
 def test_the_stored_index_is_opened_without_reading_the_references(refcoco_root, small, monkeypatch):
     first = RefCOCODataset(refcoco_root, **small)
     reads = []
-    monkeypatch.setattr(refcoco, 'load_refs', lambda path: reads.append(path) or load_refs(path))
-    monkeypatch.setattr('dual_loop.datasets.refs.load_refs', lambda path: reads.append(path) or load_refs(path))
+    for module in (refcoco, refs):
+        monkeypatch.setattr(module, 'read_refs', lambda path: reads.append(path) or read_refs(path))
     refs._held_out.cache_clear()
     second = RefCOCODataset(refcoco_root, **small)
     assert not reads and [s['caption'] for s in second] == [s['caption'] for s in first]
@@ -128,8 +129,8 @@ def test_entries_of_the_instances_that_cannot_be_used_are_noted(refcoco_root, sm
         if entry['id'] in (7, 71, 72):
             entry |= change
     file.write_text(json.dumps(content))
-    dataset = RefCOCODataset(refcoco_root, exclude_image_ids=(), optional=True, **small)
-    assert len(dataset) == 0 and dataset.quarantine.count == 2
+    with pytest.raises(TooManyBadSamples, match=r'2 of 2 samples of refcoco are bad, so that nothing is left; the first'):
+        RefCOCODataset(refcoco_root, exclude_image_ids=(), optional=True, **small)
     assert len(RefCOCODataset(refcoco_root, split='val', **small)) == 1
 
 

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from dual_loop.datasets import held_out_image_ids, load_refs, refs
+from dual_loop.datasets.refs import read_refs
 
 
 class Bomb:
@@ -82,7 +83,7 @@ def test_held_out_is_what_any_variant_and_partition_holds_out(tmp_path):
 def test_unchanged_files_are_read_once(tmp_path, monkeypatch):
     write(tmp_path, 'refcoco', 'unc', train=[1], val=[2])
     read = []
-    monkeypatch.setattr(refs, 'load_refs', lambda path: read.append(path.name) or load_refs(path))
+    monkeypatch.setattr(refs, 'read_refs', lambda path: read.append(path.name) or read_refs(path))
     held_out_image_ids(tmp_path).append(100)
     assert held_out_image_ids(tmp_path) == [2] and read == ['refs(unc).p']
     assert held_out_image_ids(str(tmp_path), iter(['refcoco'])) == [2] and len(read) == 1
