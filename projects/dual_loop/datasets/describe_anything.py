@@ -64,6 +64,7 @@ class DescribeAnythingDataset(GroundedDataset):
     licence = 'Describe Anything Dataset (NVIDIA): NVIDIA non-commercial licence; pictures as in their sources'
     obtain = 'Archives and annotations: https://huggingface.co/datasets/nvidia/describe-anything-dataset'
     index_code = (coco_image_id, load_plain_pickle, tar_members)  # of refs, plain_pickle and tars
+    ids_are_unique = True
 
     describes = True
 

@@ -12,6 +12,7 @@ from .refs import coco_image_id, held_out_files, held_out_image_ids
 
 Spec = Iterable[int | str] | Callable | dict
 _COCO_FILE = re.compile(r'(?:COCO_(?:train|val|test)20[0-9]{2}_)?([0-9]{12})\.(?:jpe?g|png)', re.IGNORECASE)
+COCO_NUMBER = '(^|[^0-9A-Za-z])[0-9]{12}([^0-9A-Za-z]|$)'  # what every text with the name of such a file has in it
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 REMEDY = ("set exclude_image_ids=dict(type=held_out_image_ids, data_root='data/ref_seg'), or () to use all of them "
           'knowingly')

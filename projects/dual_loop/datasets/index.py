@@ -32,6 +32,10 @@ class Strings:
     def __getitem__(self, row: int) -> str:
         return self.values[int(row)].as_py()
 
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _PIECE):
+            yield from self.values[start:start + _PIECE].to_pylist()
+
     def buffers(self) -> tuple[np.ndarray, np.ndarray]:
         """The lengths of the texts in bytes, (n,) int64, and all texts in UTF-8 one after the other, uint8."""
         _, ends, data = self.values.buffers()

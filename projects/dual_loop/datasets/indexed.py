@@ -19,14 +19,15 @@ from llava_sam2.randomness import seed_for
 
 from .callables import build
 from .construction import CompletedAfterInit, SetOnCompletion
-from .exclusion import REMEDY, Spec, coco_file_number, excluded_ids, exclusion, exclusion_source, names_of
+from .exclusion import COCO_NUMBER, REMEDY, Spec, coco_file_number, excluded_ids, exclusion, exclusion_source, names_of
 from .index import Table, TableBuilder
 from .index_store import IndexSource, StoredIndex, find_files, load_or_build, unreadable
 from .quarantine import BadSample, Quarantine
-from .row_checks import describe, repeated_rows, require_values, unusable_rows
-from .texts import is_text
+from .row_checks import describe, may_name, repeated_rows, require_values, unusable_rows
+from .texts import is_utf8
 
 # Their code belongs to every index, so the version of the format stands for it (``index_store``).
+_PROBED = 1000
 _SHARED = {f'{__package__}.{name}' for name in ('base', 'construction', 'indexed')}
 
 
@@ -45,6 +46,9 @@ class IndexedDataset(CompletedAfterInit, Dataset):
     #: Functions or modules whose files, beside the class's own one, decide what its index holds: when one of these
     #: files changes, the index is made anew.
     index_code: tuple[Callable | ModuleType, ...] = ()
+
+    #: Whether the way the index is made rules out that two rows have one ``sample_id``; else all are compared.
+    ids_are_unique = False
 
     #: Name of the data set in samples, logs and files.
     source: str = SetOnCompletion()
@@ -135,10 +139,10 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         """
         root = self.require(self.data_root / folder, 'data_root', f'Put the files {pattern} there')
         found = find_files(root, pattern)
-        for name in found:
-            if not is_text(name):
-                self.quarantine.note(name, root / name, 'its name is not UTF-8: rename the file')
-        return [name for name in found if is_text(name)]
+        unusable = [] if is_utf8('/'.join(found)) else [name for name in found if not is_utf8(name)]
+        for name in unusable:
+            self.quarantine.note(name, root / name, 'its name is not UTF-8: rename the file')
+        return [name for name in found if name not in unusable] if unusable else found
 
     def full(self, builder) -> bool:
         """Whether the index already holds ``max_samples`` rows, so that reading may end."""
@@ -247,7 +251,8 @@ class IndexedDataset(CompletedAfterInit, Dataset):
             self.quarantine.note(describe(samples, row), self.data_root, reason)
         self._keep(samples.without(unusable))
         self._keep(self.index.without(self._excluded_rows()))
-        repeated = dict(repeated_rows(self.sample_id, len(self.index)))
+        rows = range(0 if self.ids_are_unique else len(self.index))
+        repeated = repeated_rows(map(self.sample_id, rows), len(rows))
         for row, first in repeated.items():
             self.quarantine.note(f'{self.sample_id(row)} again (row {row})', self.path(row),
                                  f'row {first} has that name already, for {self.path(first)}')
@@ -279,7 +284,9 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         if 'image' in self.index:
             _, pictures, group = np.unique(self.index['image'], return_index=True, return_inverse=True)
         if self.exclude_image_ids is None:
-            for row in pictures.tolist():
+            # Most data sets have no text in which COCO's numbers stand; of these a look at some rows is enough.
+            step = 1 if may_name(self.tables.values(), COCO_NUMBER) else max(1, len(pictures) // _PROBED)
+            for row in pictures[::step].tolist():
                 if coco_file_number(self.path(row).name) is not None:
                     raise ValueError(f'{self.source} shows pictures of COCO ({self.path(row)}), of which RefCOCO holds '
                                      f'some out for evaluation: {REMEDY}')

@@ -41,7 +41,7 @@ class Instances:
         if (its := annotation.get('image_id', image_id)) != image_id:
             its = its if isinstance(its, int) else 'that is no number'
             raise BadSample(f'annotation {annotation_id} belongs to image {its}, the reference to image {image_id}')
-        if not _is_segmentation(annotation.get('segmentation')):
+        if not is_segmentation(annotation.get('segmentation')):
             raise BadSample(f'annotation {annotation_id} has no segmentation')
         name = image.get('file_name')
         if not is_file_name(name):
@@ -82,7 +82,7 @@ def _differ(entry: dict, other: dict) -> bool:
         return True
 
 
-def _is_segmentation(value: object) -> bool:
+def is_segmentation(value: object) -> bool:
     """Polygons or a run-length code as far as they can be stored; whether they can be drawn shows when they are."""
     if isinstance(value, dict):
         value = [value.get('size'), value['counts'] if isinstance(value.get('counts'), list) else []]

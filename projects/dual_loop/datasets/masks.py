@@ -34,7 +34,6 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int, path
         raise BadSample('a segmentation is neither a list of polygons nor {size, counts}', path)
     size, counts = segmentation['size'], segmentation['counts']
     if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
-        size = size if isinstance(size, (list, tuple)) and all(isinstance(side, int) for side in size) else 'unknown'
         raise BadSample(f'a mask of size {size} belongs to an image of height, width [{height}, {width}]', path)
     runs = run_lengths(counts, path)
     # pycocotools returns uninitialised memory for runs that end early.

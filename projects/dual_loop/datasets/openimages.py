@@ -14,6 +14,7 @@ from .images import read_mask_image
 from .index import Table
 from .index_store import IndexSource
 from .masks import mask_to_size
+from .row_checks import repeated_rows
 
 _COLUMNS = ('MaskPath', 'ImageID', 'LabelName')
 _NAMES = ('LabelName', 'DisplayName')
@@ -40,6 +41,7 @@ class OpenImagesDataset(GroundedDataset):
     licence = 'Open Images V7 (Google): annotations CC BY 4.0, pictures CC BY 2.0'
     obtain = 'Pictures, masks and tables: https://storage.googleapis.com/openimages/web/download_v7.html'
     index_code = (read_csv, )
+    ids_are_unique = True
 
     def __init__(self, data_root: str | Path, split: str = 'train', **common):
         self.split = split
@@ -74,6 +76,10 @@ class OpenImagesDataset(GroundedDataset):
                     break
 
         samples = Table.concatenate(tables())
+        repeated = repeated_rows(samples['mask'], len(samples))
+        for row, first in repeated.items():
+            note(f'{samples["mask"][row]} again (row {row})', f'row {first} has that mask already')
+        samples = samples.without(repeated)
         images = samples['image_id'].values.dictionary_encode().indices.cast(pa.int64())
         return dict(samples=Table(samples.values.append_column('image', images)))
 
@@ -88,7 +94,7 @@ class OpenImagesDataset(GroundedDataset):
         return labels
 
     def sample_id(self, row: int) -> str:
-        return Path(self.index['mask'][row]).stem
+        return self.index['mask'][row].removesuffix('.png')
 
     def path(self, row: int) -> Path:
         return self.data_root / 'images' / self.split / f'{self.index["image_id"][row]}.jpg'

@@ -46,6 +46,7 @@ class RefCOCODataset(GroundedDataset):
     licence = 'RefCOCO, RefCOCO+, RefCOCOg on COCO 2014: annotations CC BY 4.0, pictures under their Flickr terms'
     obtain = '2014 training images: https://cocodataset.org/#download; annotations: https://github.com/lichengunc/refer'
     index_code = (read_refs, load_plain_pickle, Instances)
+    ids_are_unique = True
 
     def __init__(self, data_root: str | Path, dataset: str = 'refcoco', split: str = 'train', split_by: str = 'unc',
                  exclude_image_ids: Spec | None = None, **common):
@@ -116,12 +117,18 @@ class RefCOCODataset(GroundedDataset):
             _, _, box_width, box_height = numbers_or_nan(annotation.get('bbox'), 4)
             area, image_width, image_height = numbers_or_nan(
                 [annotation.get('area'), image.get('width'), image.get('height')], 3)
+            said: set[int] = set()
             for place, sentence in enumerate(ref['sentences']):
                 if not (has_fields(sentence, dict(sent_id=int)) and is_text(sentence.get('sent'))):
                     sample = _sample_id(image['file_name'], ref['ref_id'], f'sentence{place}')
                     self.quarantine.note(sample, self._refs_file, 'the sentence is empty or no valid text, or has no '
                                                                   'usable sent_id')
                     continue
+                if sentence['sent_id'] in said:
+                    self.quarantine.note(f'{_sample_id(image["file_name"], ref["ref_id"], sentence["sent_id"])} again',
+                                         self._refs_file, 'a sentence before it has that sent_id')
+                    continue
+                said.add(sentence['sent_id'])
                 kind = dict(kind=printable(sentence.get('kind', ''))) if has_kind else {}
                 builder.append(image=image['id'], object=annotation['id'], ref=ref['ref_id'],
                                sentence=sentence['sent_id'], outline=len(outlines) - 1,

@@ -1,6 +1,6 @@
 """Rows of an index that cannot be samples, whatever the format: values missing, captions empty, names repeated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -33,19 +33,26 @@ def require_values(tables: dict[str, Table]) -> None:
                 raise ValueError(f'row {row} of the table {table} of an index has no valid {name}')
 
 
-def repeated_rows(name: Callable[[int], str], count: int) -> Iterator[tuple[int, int]]:
-    """(row, first row) of every row with the name of an earlier one, by rows; hashes keep the names out of memory.
+def repeated_rows(names: Iterable[str], count: int) -> dict[int, int]:
+    """Row -> first row of the same name, of every row but the first.
+
+    Names are equal when their 64 bits of hash are, so that a million of them need not be kept.
 
     Args:
-        name: of a row.
-        count: of the rows.
+        names: of the rows.
+        count: their number.
     """
-    hashes = np.fromiter((hash(name(row)) for row in range(count)), np.int64, count)
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    for row in np.setdiff1d(np.arange(count), first).tolist():
-        earlier = int(first[group[row]])
-        if name(row) == name(earlier):
-            yield row, earlier
+    hashes = np.fromiter(map(hash, names), np.int64, count)
+    order = np.argsort(hashes, kind='stable')
+    is_first = np.r_[True, np.diff(hashes[order]) != 0][:count]
+    first = order[is_first][np.cumsum(is_first) - 1]
+    return dict(sorted(zip(order[~is_first].tolist(), first[~is_first].tolist())))
+
+
+def may_name(samples: Iterable[Table], pattern: str) -> bool:
+    """Whether some text of the tables has a part that fits the pattern."""
+    return any(pa.compute.any(pa.compute.match_substring_regex(column, pattern)).as_py()
+               for table in samples for column in table.values.columns if pa.types.is_large_string(column.type))
 
 
 def describe(samples: Table, row: int) -> str:

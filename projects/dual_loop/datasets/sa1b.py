@@ -13,6 +13,7 @@ from .exclusion import excluded_ids, names_of
 from .images import read_bytes
 from .index import Table, TableBuilder
 from .index_store import IndexSource
+from .instances import is_segmentation
 from .json_files import RepeatedKeys, parse_json
 from .lengths import numbers_or_nan
 from .masks import decode_segmentation
@@ -38,6 +39,8 @@ class SA1BDataset(GroundedDataset):
 
     licence = 'SA-1B (Meta): SA-1B Dataset Research License, research only'
     obtain = 'Archives, after accepting the licence: https://ai.meta.com/datasets/segment-anything'
+    index_code = (is_segmentation, )
+    ids_are_unique = True
 
     def __init__(self, data_root: str | Path, crowds: bool = False, **common):
         self.crowds = crowds
@@ -111,11 +114,11 @@ def _samples_of(chunk: tuple[Path, int, list[str], bool]) -> tuple[Table, list[t
     for number, file in enumerate(files, first):
         name = file.removesuffix('.json')
         try:
-            image, annotations = read_annotations(root / file)
+            image, annotations = read_file(root / file)
         except BadSample as error:
             problems.append((name, file, error.reason))
             continue
-        width, height = numbers_or_nan([image.get('width'), image.get('height')], 2)
+        width, height = _size(image)
         named: dict[int, int] = {}
         for position, annotation in enumerate(annotations):
             if problem := _problem(annotation, image):
@@ -142,6 +145,8 @@ def _problem(annotation: object, image: dict) -> str | None:
     if isinstance(annotation, RepeatedKeys):
         return f'it has the key {min(annotation.repeated)!r} twice'
     its, wanted = annotation.get('image_id'), image.get('image_id', image.get('id'))
+    if not is_segmentation(annotation.get('segmentation')):
+        return 'it has no segmentation'
     if isinstance(its, (int, str)) and isinstance(wanted, (int, str)) and its != wanted:
         return f'it belongs to image {its!r:.80}, the file to image {wanted!r:.80}'
     return None
@@ -161,7 +166,13 @@ def image_of(annotation_file: Path) -> Path:
     return folder / f'{annotation_file.stem}.jpg'
 
 
-def read_annotations(path: Path) -> tuple[dict, list]:
+def read_annotations(path: Path) -> tuple[tuple[float, float], list]:
+    """An annotation file: ((width, height) in pixels, NaN if it does not say; its annotations). Raises ``BadSample``."""
+    image, annotations = read_file(path)
+    return _size(image), annotations
+
+
+def read_file(path: Path) -> tuple[dict, list]:
     """An annotation file: what it says of its image (``width, height`` in pixels, ``file_name``; may be empty), and its
     annotations, not looked at.
 
@@ -186,3 +197,8 @@ def read_annotations(path: Path) -> tuple[dict, list]:
     if isinstance(name, str) and PurePosixPath(name).stem != path.stem:
         raise BadSample(f'is the annotation file of {name!r:.80} by its content, of {path.stem}.jpg by its name', path)
     return image, annotations
+
+
+def _size(image: dict) -> tuple[float, float]:
+    width, height = numbers_or_nan([image.get('width'), image.get('height')], 2)
+    return width, height

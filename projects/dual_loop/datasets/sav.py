@@ -56,6 +56,7 @@ class SAVPairDataset(GroundedDataset):
     licence = 'SA-V (Meta): CC BY 4.0'
     obtain = 'Videos and masklets: https://ai.meta.com/datasets/segment-anything-video'
     index_code = (read_masklets, sav_npz)
+    ids_are_unique = True
 
     def __init__(self, data_root: str | Path, layout: str | None = None, annotations: str = 'manual',
                  gap: Sequence[int] = (3, 24), **common):

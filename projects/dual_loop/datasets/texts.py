@@ -3,13 +3,18 @@
 import re
 
 
-def is_text(value: object) -> bool:
-    """Whether it is a text in which something can be seen and that can be stored as UTF-8: single surrogates cannot.
+def is_utf8(text: str) -> bool:
+    """Whether it can be stored as UTF-8: single surrogates cannot, which stand in names of files that are not UTF-8."""
+    try:
+        text.encode('utf-8')
+    except UnicodeEncodeError:
+        return False
+    return True
 
-    A name of a file that is not UTF-8 has such surrogates.
-    """
-    return isinstance(value, str) and not re.search('[\ud800-\udfff]', value) and \
-        any(character.isprintable() and not character.isspace() for character in value)
+
+def is_text(value: object) -> bool:
+    """Whether it is a text that can be stored as UTF-8 and in which something can be seen."""
+    return isinstance(value, str) and is_utf8(value) and any(each.isprintable() and not each.isspace() for each in value)
 
 
 def is_file_name(value: object) -> bool:

@@ -129,7 +129,7 @@ def test_entries_of_the_instances_that_cannot_be_used_are_noted(refcoco_root, sm
         if entry['id'] in (7, 71, 72):
             entry |= change
     file.write_text(json.dumps(content))
-    with pytest.raises(TooManyBadSamples, match=r'2 of 2 samples of refcoco are bad, so that nothing is left; the first'):
+    with pytest.raises(TooManyBadSamples, match='2 of 2 samples of refcoco are bad, so that nothing is left; the'):
         RefCOCODataset(refcoco_root, exclude_image_ids=(), optional=True, **small)
     assert len(RefCOCODataset(refcoco_root, split='val', **small)) == 1
 
