@@ -172,15 +172,14 @@ def data_set_class(settings: Mapping) -> type[GroundedDataset]:
     return kind
 
 
-def held_out_pictures(cfg: Config, built: list[tuple[str, str, GroundedDataset]]) -> Iterator[str]:
+def held_out_pictures(built: list[tuple[str, str, GroundedDataset]]) -> Iterator[str]:
     """Which held-out pictures the sources of training can show, a sentence for each source that can.
 
-    Held out is what the lists hold out that the config names, what RefCOCO holds out that it evaluates on or trains on,
+    Held out is what the lists hold out that the sources name, what RefCOCO holds out that is evaluated or trained on,
     and the pictures of validation.
     """
     held_out = HeldOut()
-    settings = [each for sources in dataset_settings(cfg).values() for each in sources]
-    held_out.add_lists([each.get('exclude_image_ids') for each in settings],
+    held_out.add_lists([dataset.exclude_image_ids for _, _, dataset in built],
                        [dataset.data_root for _, _, dataset in built if isinstance(dataset, RefCOCODataset)])
     for loader, _, dataset in built:
         if loader == 'held out':
@@ -210,6 +209,7 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
     usable: dict[str, list[GroundedDataset]] = {}
     seen: dict[tuple, str] = {}
     built: list[tuple[str, str, GroundedDataset]] = []
+    real: list[tuple[str, str, GroundedDataset]] = []
     captioned = loaders_with_captions(cfg)
     for loader, sources in dataset_settings(cfg).items():
         for number, settings in enumerate(sources):
@@ -236,13 +236,15 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
                     usable.setdefault(loader, []).append(report.dataset)
             if report.dataset:
                 built.append((loader, title, report.dataset))
+                if 'prepare' not in settings:  # the numbers of drawn scenes are no pictures of COCO
+                    real.append(built[-1])
             problems += [f'{title}: {problem}' for problem in report.problems]
             print(f'{title} ({kind.__name__})\n{report}\n', flush=True)
     problems += shared_names(built)
-    if warnings := list(held_out_pictures(cfg, built)):
+    if warnings := list(held_out_pictures(real)):
         print('Held-out pictures that training would show:')
-        print('\n'.join(f'  WARNING  {text}' for text in warnings), end='\n\n')
+        print(printable('\n'.join(f'  WARNING  {text}' for text in warnings)), end='\n\n')
     if usable:
         print('Sources that can be trained on:' if problems else 'The mix:')
         print(source_table({loader: ConcatDataset(sources) for loader, sources in usable.items()}), end='\n\n')
-    return problems
+    return [printable(problem) for problem in problems]

@@ -31,7 +31,8 @@ def read_csv(path: Path, texts: Sequence[str], numbers: Sequence[str], bad: Call
         return 'skip'
 
     try:
-        names = pa.csv.open_csv(path).schema.names
+        skip = pa.csv.ParseOptions(invalid_row_handler=lambda row: 'skip')
+        names = pa.csv.open_csv(path, parse_options=skip).schema.names
         if absent := [name for name in texts if name not in names]:
             raise ValueError(f'{path}: the table has no column {", ".join(absent)}; download it again')
         # As bytes first: one text that is not UTF-8, or one number that is none, would stop the reader.

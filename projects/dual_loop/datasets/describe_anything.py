@@ -197,7 +197,7 @@ def load_regions(path: Path) -> dict[str, object]:
     Raises:
         ValueError: not such a file.
     """
-    content = load_json(path)
+    content = load_json(path, keep_repeats=True)
     if not isinstance(content, dict):
         raise ValueError(f'{path} is not a dictionary from id to regions. Download it again')
     return content

@@ -279,14 +279,11 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         """
         if type(self).path is IndexedDataset.path:
             return []  # without files of pictures, or without samples
-        rows = np.arange(len(self.index))
-        pictures, group = rows, rows  # one row of each picture, and the picture of each row
-        if 'image' in self.index:
-            _, pictures, group = np.unique(self.index['image'], return_index=True, return_inverse=True)
         if self.exclude_image_ids is None:
             # Most data sets have no text in which COCO's numbers stand; of these a look at some rows is enough.
-            step = 1 if may_name(self.tables.values(), COCO_NUMBER) else max(1, len(pictures) // _PROBED)
-            for row in pictures[::step].tolist():
+            rows = self._rows_of_pictures()[0] if may_name(self.tables.values(), COCO_NUMBER) else \
+                np.arange(0, len(self.index), max(1, len(self.index) // _PROBED))
+            for row in rows.tolist():
                 if coco_file_number(self.path(row).name) is not None:
                     raise ValueError(f'{self.source} shows pictures of COCO ({self.path(row)}), of which RefCOCO holds '
                                      f'some out for evaluation: {REMEDY}')
@@ -294,6 +291,12 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         excluded = excluded_ids(self.exclude_image_ids)
         if not excluded:
             return []
-        is_out = np.fromiter((not excluded.isdisjoint(self.picture_names(row)) for row in pictures.tolist()), bool,
-                             len(pictures))
-        return np.flatnonzero(is_out[group]).tolist()
+        rows, picture = self._rows_of_pictures()
+        is_out = [not excluded.isdisjoint(self.picture_names(row)) for row in rows.tolist()]
+        return np.flatnonzero(np.array(is_out, bool)[picture]).tolist()
+
+    def _rows_of_pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """One row of each picture, and for each row the number of its picture among these."""
+        if 'image' not in self.index:
+            return np.arange(len(self.index)), np.arange(len(self.index))
+        return np.unique(self.index['image'], return_index=True, return_inverse=True)[1:]

@@ -42,7 +42,7 @@ class Instances:
             its = its if isinstance(its, int) else 'that is no number'
             raise BadSample(f'annotation {annotation_id} belongs to image {its}, the reference to image {image_id}')
         if not is_segmentation(annotation.get('segmentation')):
-            raise BadSample(f'annotation {annotation_id} has no segmentation')
+            raise BadSample(f'annotation {annotation_id} has no usable segmentation')
         name = image.get('file_name')
         if not is_file_name(name):
             raise BadSample(f'image {image_id} has no plain file_name')
@@ -84,6 +84,8 @@ def _differ(entry: dict, other: dict) -> bool:
 
 def is_segmentation(value: object) -> bool:
     """Polygons or a run-length code as far as they can be stored; whether they can be drawn shows when they are."""
+    if isinstance(value, RepeatedKeys):
+        return False
     if isinstance(value, dict):
         value = [value.get('size'), value['counts'] if isinstance(value.get('counts'), list) else []]
     return isinstance(value, list) and not any(

@@ -26,12 +26,34 @@ def parse_json(data: bytes) -> Any:
         raise ValueError('it is nested too deeply') from error
 
 
-def load_json(path: str | Path) -> Any:
-    """``parse_json`` of a file. Raises ``ValueError`` that names it."""
+def load_json(path: str | Path, keep_repeats: bool = False) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        keep_repeats: an object with a key twice is a ``RepeatedKeys``, else an error.
+
+    Raises:
+        ValueError: that names the file.
+    """
     try:
-        return parse_json(read_whole(path))
+        content = parse_json(read_whole(path))
     except ValueError as error:
         raise ValueError(f'{path} is not a JSON file that can be read: {error}. Download it again') from error
+    if not keep_repeats and (key := _repeated_key(content)) is not None:
+        raise ValueError(f'{path} has the key {key!r} twice in one object: remove one of the two')
+    return content
+
+
+def _repeated_key(content: Any) -> str | None:
+    waiting = [content]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, RepeatedKeys):
+            return min(each.repeated)
+        if isinstance(each, (dict, list)):
+            waiting += each.values() if isinstance(each, dict) else each
+    return None
 
 
 def read_whole(path: str | Path) -> bytes:

@@ -77,9 +77,13 @@ class OpenImagesDataset(GroundedDataset):
 
         samples = Table.concatenate(tables())
         repeated = repeated_rows(samples['mask'], len(samples))
+        contradicted = {first for row, first in repeated.items()
+                        if samples['image_id'][row] != samples['image_id'][first]}
         for row, first in repeated.items():
             note(f'{samples["mask"][row]} again (row {row})', f'row {first} has that mask already')
-        samples = samples.without(repeated)
+        for row in contradicted:
+            note(samples['mask'][row], 'other rows say that the mask belongs to another image')
+        samples = samples.without(repeated.keys() | contradicted)
         images = samples['image_id'].values.dictionary_encode().indices.cast(pa.int64())
         return dict(samples=Table(samples.values.append_column('image', images)))
 

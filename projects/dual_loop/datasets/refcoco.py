@@ -149,7 +149,7 @@ class RefCOCODataset(GroundedDataset):
         return decode_segmentation(segmentation, height, width, self._instances_file)
 
     def picture_names(self, row: int) -> set[int | str]:
-        return {*super().picture_names(row), int(self.index['image'][row])}
+        return {self.path(row).stem, int(self.index['image'][row])}
 
     def words(self, row: int) -> dict[str, str | None]:
         return super().words(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})

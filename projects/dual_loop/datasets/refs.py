@@ -92,7 +92,7 @@ def load_instances(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: not such a file, or not one of its annotations or images has an id.
     """
-    content = load_json(path)
+    content = load_json(path, keep_repeats=True)
     kinds = ('images', 'annotations')
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in kinds):
         raise ValueError(f'{path} is not a COCO file with lists of images and annotations. Download it again')

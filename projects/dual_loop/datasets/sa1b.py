@@ -1,6 +1,5 @@
 """SA-1B: pictures with about a hundred masks each and no words."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from .lengths import numbers_or_nan
 from .masks import decode_segmentation
 from .parallel import map_in_order
 from .quarantine import BadSample
+from .row_checks import repeated_rows
 
 _FILES_AT_ONCE = 64
 
@@ -67,26 +67,23 @@ class SA1BDataset(GroundedDataset):
                 if self.max_samples is not None and listed >= self.max_samples:
                     break
 
-        stems = Counter(Path(file).stem for file in files)
-        names = [stem if stems[stem := Path(file).stem] == 1 else file.removesuffix('.json') for file in files]
-        return dict(samples=Table.concatenate(tables()), files=Table.of(file=files, name=names))
+        return dict(samples=Table.concatenate(tables()), files=Table.of(file=files, **_names(files)))
 
     def _files(self) -> list[str]:
         """The annotation files of pictures that are not left out, one for each picture."""
-        excluded = excluded_ids(self.exclude_image_ids or ())
-        files: dict[Path, str] = {}
-        for file in self.find_files('*.json'):
-            picture = image_of(self.data_root / file)
-            if not excluded.isdisjoint(names_of(picture)):
-                continue
-            first = files.setdefault(picture, file)
-            if first != file:
-                self.quarantine.note(file.removesuffix('.json'), self.data_root / file,
-                                     f'{first} is the annotation file of the same picture')
-        return list(files.values())
+        files = self.find_files('*.json')
+        if excluded := excluded_ids(self.exclude_image_ids or ()):
+            files = [file for file in files if excluded.isdisjoint(names_of(image_of(Path(file))))]
+        again = repeated_rows((str(image_of(Path(file))) for file in files), len(files))
+        for row, first in again.items():
+            self.quarantine.note(files[row].removesuffix('.json'), self.data_root / files[row],
+                                 f'{files[first]} is the annotation file of the same picture')
+        return [file for row, file in enumerate(files) if row not in again]
 
     def sample_id(self, row: int) -> str:
-        return f'{self.tables["files"]["name"][self.index["image"][row]]}_{self.index["object"][row]}'
+        files, number = self.tables['files'], self.index['image'][row]
+        name = files['name'][number] if 'name' in files else Path(files['file'][number]).stem
+        return f'{name}_{self.index["object"][row]}'
 
     def path(self, row: int) -> Path:
         return image_of(self.data_root / self._file(row))
@@ -103,6 +100,16 @@ class SA1BDataset(GroundedDataset):
 
     def _file(self, row: int) -> str:
         return self.tables['files']['file'][self.index['image'][row]]
+
+
+def _names(files: list[str]) -> dict[str, list[str]]:
+    """A column with a name for each file where files in several folders have one stem: for these the path."""
+    repeated = repeated_rows((Path(file).stem for file in files), len(files))
+    if not repeated:
+        return {}
+    shared = repeated.keys() | set(repeated.values())
+    return dict(name=[file.removesuffix('.json') if row in shared else Path(file).stem
+                      for row, file in enumerate(files)])
 
 
 def _samples_of(chunk: tuple[Path, int, list[str], bool]) -> tuple[Table, list[tuple[str, str, str]]]:
@@ -146,7 +153,7 @@ def _problem(annotation: object, image: dict) -> str | None:
         return f'it has the key {min(annotation.repeated)!r} twice'
     its, wanted = annotation.get('image_id'), image.get('image_id', image.get('id'))
     if not is_segmentation(annotation.get('segmentation')):
-        return 'it has no segmentation'
+        return 'it has no usable segmentation'
     if isinstance(its, (int, str)) and isinstance(wanted, (int, str)) and its != wanted:
         return f'it belongs to image {its!r:.80}, the file to image {wanted!r:.80}'
     return None
@@ -167,7 +174,7 @@ def image_of(annotation_file: Path) -> Path:
 
 
 def read_annotations(path: Path) -> tuple[tuple[float, float], list]:
-    """An annotation file: ((width, height) in pixels, NaN if it does not say; its annotations). Raises ``BadSample``."""
+    """An annotation file: ((width, height) in pixels, NaN if it does not say; its annotations), see ``read_file``."""
     image, annotations = read_file(path)
     return _size(image), annotations
 

@@ -14,7 +14,8 @@ def is_utf8(text: str) -> bool:
 
 def is_text(value: object) -> bool:
     """Whether it is a text that can be stored as UTF-8 and in which something can be seen."""
-    return isinstance(value, str) and is_utf8(value) and any(each.isprintable() and not each.isspace() for each in value)
+    return isinstance(value, str) and is_utf8(value) and \
+        any(each.isprintable() and not each.isspace() for each in value)
 
 
 def is_file_name(value: object) -> bool:
