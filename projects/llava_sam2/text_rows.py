@@ -1,5 +1,6 @@
 """The text of every row that is trained or asked: templates, the segmentation slot, descriptions, in one place."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from .portable import prompts
 from .portable.configuration import Sa2VAConfig
 from .portable.rows import caption_row, chat_row, segmentation_row, soft_segmentation_row
-from .portable.sequences import Row
+from .portable.sequences import IGNORE, Row
 from .portable.vocabulary import Vocabulary
 from .randomness import generator_for
 
@@ -36,6 +37,23 @@ class TextRows:
         question = torch.randint(len(prompts.SEGMENTATION_QUESTIONS), (), generator=generator)
         answer = torch.randint(len(prompts.SEGMENTATION_ANSWERS), (), generator=generator)
         return prompts.SEGMENTATION_QUESTIONS[question], prompts.SEGMENTATION_ANSWERS[answer]
+
+    def answer_floor(self) -> float:
+        """The least answer loss that a model can reach which cannot know the drawn answers.
+
+        The answers are equally likely and each row's loss is a mean over its own tokens, so the best guess at a token
+        weighs each answer that still fits by one over its length.
+        """
+        rows = [segmentation_row(self.vocabulary, 1, 0, '', prompts.EVALUATION_QUESTION, answer)
+                for answer in prompts.SEGMENTATION_ANSWERS]
+        targets = [[label for label in row.labels if label != IGNORE] for row in rows]
+
+        def weight(start: Sequence[int]) -> float:
+            return sum(1 / len(target) for target in targets if target[: len(start)] == start)
+
+        losses = [sum(math.log(weight(target[:place]) / weight(target[: place + 1])) for place in range(len(target)))
+                  / len(target) for target in targets]
+        return sum(losses) / len(losses)
 
     def segmentation(
         self, step: int, sample_id: str, image: int, caption: str | torch.Tensor, max_caption_len: int | None = None

@@ -29,6 +29,29 @@ def test_the_seed_is_part_of_every_draw(rows):
     assert first != drawn('a')
 
 
+def test_no_guess_at_the_answers_is_better_than_the_floor(rows):
+    """One free distribution for each start of an answer, learned on all answers at once."""
+    answers = []
+    for step in range(100):
+        row = rows.segmentation(step, 'a', 0, 'a dog')
+        if (targets := [label for label in row.labels if label >= 0]) not in answers:
+            answers.append(targets)
+    starts = sorted({tuple(answer[:place]) for answer in answers for place in range(len(answer))})
+    guesses = torch.zeros(len(starts), len(rows.vocabulary.pieces), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([guesses], max_iter=500, line_search_fn='strong_wolfe')
+
+    def loss():
+        optimizer.zero_grad()
+        value = sum(torch.nn.functional.cross_entropy(
+            guesses[[starts.index(tuple(answer[:place])) for place in range(len(answer))]], torch.tensor(answer))
+            for answer in answers) / len(answers)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert len(answers) == 5 and rows.answer_floor() == pytest.approx(loss().item(), abs=1e-4)
+
+
 def test_a_caption_is_asked_for_as_a_phrase_of_limited_length(rows):
     rows.single_template_steps = 1
     asked, answered = decoded(rows, rows.segmentation(0, 'a', 0, ' A Big  red dog.'))

@@ -146,7 +146,8 @@ class RefCOCODataset(GroundedDataset):
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         segmentation = json.loads(self.tables['outlines']['segmentation'][self.index['outline'][row]])
-        return decode_segmentation(segmentation, height, width, self._instances_file)
+        size = [self.index[side][row] for side in ('image_height', 'image_width')]
+        return decode_segmentation(segmentation, height, width, self._instances_file, stated=size)
 
     def picture_names(self, row: int) -> set[int | str]:
         return {self.path(row).stem, int(self.index['image'][row])}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 from mmengine.dist import all_gather_object, get_dist_info
@@ -13,6 +14,7 @@ from mmengine.registry import HOOKS
 from dual_loop.datasets import GroundedDataset
 from dual_loop.datasets.from_config import build_dataset
 from dual_loop.engine.unwrapped import unwrapped
+from dual_loop.evaluation.caption_scores import score_captions
 from dual_loop.evaluation.cycle import caption_metrics, cycle_metrics, describe, find
 from dual_loop.evaluation.cycle_probe import Probe, ProbeBatch
 from dual_loop.evaluation.predictor import Predictor
@@ -32,8 +34,9 @@ class CycleHook(Hook):
 
     Figures, in the message hub and in what the visualizer writes: ``cycle/<condition>_iou``, mean IoU in the picture of
     the description, ``cycle/<condition>_paired_iou`` in the other frame, ``cycle/no_seg_rate`` of the generated
-    descriptions, and those of :func:`~dual_loop.evaluation.cycle.caption_metrics`. Those of the teacher stand under
-    ``cycle_teacher``.
+    descriptions, ``cycle/cider`` of those of objects that have a human sentence, against one sentence each
+    (comparable within a run only: CIDEr depends on the objects), and those of
+    :func:`~dual_loop.evaluation.cycle.caption_metrics`. Those of the teacher stand under ``cycle_teacher``.
 
     Weights, gradients and random states stay as they are, so a run with the hook ends with the weights of one without.
     The processes share the batches; figures do not depend on their number. SIGTERM ends the probe at the next token.
@@ -63,6 +66,7 @@ class CycleHook(Hook):
         self.batch_size, self.max_new_tokens, self.protocol = batch_size, max_new_tokens, protocol
         self.weights = weights
         self._probe: Probe | None = None
+        self._scores = find_spec('pycocoevalcap') is not None
 
     def before_train(self, runner) -> None:
         """Open the data sets.
@@ -75,6 +79,9 @@ class CycleHook(Hook):
             raise ValueError(f'{type(model).__name__} has no teacher: set weights of CycleHook to (\'student\', )')
         built = [each if isinstance(each, GroundedDataset) else build_dataset(each) for each in self.datasets]
         sources = {f'{number} {each.source}': each for number, each in enumerate(built) if len(each.index)}
+        if not self._scores:
+            print_log('pycocoevalcap is not installed: the cycle is measured without the CIDEr of descriptions',
+                      'current', logging.WARNING)
         self._probe = Probe(sources, self._predictor(runner).prepare, self.batch_size, self.num_samples)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
@@ -137,6 +144,10 @@ class CycleHook(Hook):
         metrics = cycle_metrics(samples)
         figures = {f'{condition}{"_paired" * (frame == "paired")}_iou': value for (metric, condition, frame), value in
                    ((name.split('/'), value) for name, value in metrics.items()) if metric == 'giou'}
+        described = [words for words in texts.values() if 'true' in words]
+        if described and self._scores:
+            generated, human = ([words[condition] for words in described] for condition in ('generated', 'true'))
+            figures['cider'] = score_captions(generated, [[sentence] for sentence in human], 'plain').metrics['cider']
         return figures | dict(no_seg_rate=metrics['no_seg_rate/generated/same']) | caption_metrics(
             captions, base.vocabulary)
 

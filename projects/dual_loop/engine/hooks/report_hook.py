@@ -1,13 +1,13 @@
 """The end of a run: a table in the terminal and a page with curves and pictures."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.registry import HOOKS
 
 from dual_loop.engine.unwrapped import unwrapped
@@ -22,10 +22,18 @@ from dual_loop.visualization.summary import (
 
 from .picture_hook import read_pictures
 
+#: Figures of CycleHook that stand with the held-out ones: the other direction, and whether it is closed.
+CYCLE_FIGURES = {'cycle/cider': 'CIDEr of descriptions', 'cycle/generated_iou': 'IoU found from own descriptions',
+                 'cycle/no_seg_rate': 'share of answers without [SEG]'}
+
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Print first and last values of each loss and write ``work_dir/report.html``, of a resumed run from its start."""
+    """Print first and last values of each loss and write ``work_dir/report.html``, of a resumed run from its start.
+
+    Answer losses are shown above the floor that the drawn wordings set. Held-out masks (HeldOutHook) and descriptions,
+    their masks and the share of answers without ``[SEG]`` (CycleHook) stand first, before and after.
+    """
 
     # After every hook that measures, draws or logs.
     priority = 'VERY_LOW'
@@ -38,13 +46,16 @@ class ReportHook(Hook):
 
     @master_only
     def after_train(self, runner) -> None:
-        records = read_steps(runner.work_dir, runner.message_hub.get_info('log_folders'))
+        model = unwrapped(runner.model)
+        records = above_floor(read_steps(runner.work_dir, runner.message_hub.get_info('log_folders')),
+                              getattr(model, 'base', model).text_rows.answer_floor())
         before, after = (runner.message_hub.runtime_info.get(f'held_out_{m}', {}) for m in ('before', 'after'))
         held_out = [SummaryRow(f'held-out {name}', before[name], after[name]) for name in before if name in after]
-        loops = tuple(f'{name}/' for name in getattr(unwrapped(runner.model), 'loops', {}))
+        held_out += cycle_rows(runner.message_hub.log_scalars)
+        loops = tuple(f'{name}/' for name in getattr(model, 'loops', {}))
         rows = [row for row in summarise_scalars(records) if row.name.startswith((*loops, 'cosine'))]
         print_table(rows + held_out, title='mean of the first and of the last tenth of the steps; held-out masks '
-                                           'before and after')
+                                           'and descriptions before and after')
         series = {
             name: values for name, values in collect_series(records).items()
             if name.startswith((*loops, 'seconds/'))
@@ -59,6 +70,19 @@ class ReportHook(Hook):
             highlights=held_out,
         )
         print_log(f'pictures and curves: {page.resolve()}', 'current')
+
+
+def above_floor(records: Sequence[dict], floor: float) -> list[dict]:
+    """The records with the answer losses of the loops less what no model can get rid of, and named so."""
+    return [{f'{name} above its floor of {floor:.3f}' if name.endswith('/answer') else name:
+             value - floor if name.endswith('/answer') else value for name, value in record.items()}
+            for record in records]
+
+
+def cycle_rows(scalars: Mapping[str, HistoryBuffer]) -> list[SummaryRow]:
+    """First and last of the figures of CycleHook that the report shows, if the hook ran."""
+    histories = ((title, scalars[name].data[0]) for name, title in CYCLE_FIGURES.items() if name in scalars)
+    return [SummaryRow(title, float(values[0]), float(values[-1])) for title, values in histories]
 
 
 def read_steps(work_dir: str | Path, log_folders: Sequence[tuple[str, int]]) -> list[dict]:

@@ -10,8 +10,9 @@ import torch
 from mmengine.logging import MessageHub
 
 from dual_loop.datasets import SAVPairDataset
-from dual_loop.engine.hooks import CycleHook
+from dual_loop.engine.hooks import CycleHook, cycle_hook
 from dual_loop.engine.resume import latest_checkpoint
+from dual_loop.evaluation.cycle_probe import Probe
 from dual_loop.stop import StopAgreed, StopSignal
 
 OBJECTS = 5
@@ -91,6 +92,19 @@ def test_it_leaves_everything_as_it_was(build_loops, make_hook, dtype):
     assert student['cycle/generated_iou'] > 0 and student['cycle/no_seg_rate'] == 0
     # The teacher starts as the student.
     assert teacher == {name.replace('cycle', 'cycle_teacher'): value for name, value in student.items()}
+
+
+def test_descriptions_are_scored_where_there_are_human_words(model, make_hook, monkeypatch):
+    sentences = [f'the {word} thing on the left side' for word in ('red', 'green', 'blue', 'round', 'tall')]
+    monkeypatch.setattr(Probe, 'caption', lambda self, place: sentences[place])
+    said = sentences[:4] + ['nothing of the kind']
+    monkeypatch.setattr(cycle_hook, 'describe', lambda predictor, batch, tokens: [
+        dict(place=each.place, text=said[each.place], ended=True, problem='') for each in batch.objects])
+    hook, runner = make_hook(), make_runner(model)
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
+    # CIDEr of a sentence against itself is 10, of one without a common word 0.
+    assert runner.written[0][1]['cycle/cider'] == pytest.approx(10 * 4 / OBJECTS)
 
 
 def test_the_teacher_describes_with_its_own_weights(model, make_hook):

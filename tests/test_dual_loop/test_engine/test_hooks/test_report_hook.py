@@ -7,7 +7,7 @@ import pytest
 from mmengine.logging import MessageHub
 
 from dual_loop.engine.hooks import ReportHook
-from dual_loop.engine.hooks.report_hook import read_steps
+from dual_loop.engine.hooks.report_hook import above_floor, cycle_rows, read_steps
 
 
 @pytest.fixture
@@ -67,3 +67,20 @@ def test_the_list_of_folders_travels_with_the_message_hub(tmp_path):
     assert resumed.get_info('log_folders') == [['a', 0], ['b', 4]]
     assert first.get_info('log_folders') == [['a', 0]]
     assert start(MessageHub('report afresh'), 'c', 0).get_info('log_folders') == [['c', 0]]
+
+
+def test_answer_losses_are_shown_above_their_floor():
+    records = [{'loop1/answer': 0.5, 'loop1/mask': 0.4, 'step': 1}, {'loop2/answer': 0.25, 'step': 1}]
+    assert above_floor(records, 0.25) == [
+        {'loop1/answer above its floor of 0.250': 0.25, 'loop1/mask': 0.4, 'step': 1},
+        {'loop2/answer above its floor of 0.250': 0.0, 'step': 1}]
+
+
+def test_the_figures_of_the_cycle_stand_first_and_last():
+    hub = MessageHub('report cycle')
+    assert cycle_rows(hub.log_scalars) == []
+    for cider, share in ((0.5, 0.25), (9.0, 0.5), (1.5, 0.0)):
+        hub.update_scalar('cycle/cider', cider)
+        hub.update_scalar('cycle/no_seg_rate', share)
+    rows = {row.name: (row.first, row.last) for row in cycle_rows(hub.log_scalars)}
+    assert rows == {'CIDEr of descriptions': (0.5, 1.5), 'share of answers without [SEG]': (0.25, 0.0)}
