@@ -1,11 +1,9 @@
 """Making a complete demo folder, once, whoever asks first."""
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from dual_loop.demo.formats import SOURCES
 from dual_loop.demo.scene import sample_scene
 from dual_loop.demo.wording import description_of, refer
+from dual_loop.process_pool import process_pool
 from llava_sam2.paths import resolve
 
 FORMAT = 1  # raise it with every change of content, so that folders made before it are not taken for current ones
@@ -191,7 +190,7 @@ def _results(tasks: list[Task], workers: int) -> Iterator[list]:
     if workers == 1:
         yield from map(_write, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('fork')) as pool:
+    with process_pool(workers) as pool:
         yield from pool.map(_write, tasks)
 
 

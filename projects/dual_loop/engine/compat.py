@@ -190,9 +190,13 @@ def check_before_building() -> None:
 
         def from_cfg(cls, cfg, original=original):
             if _imports_this_package(cfg):
+                from dual_loop.stop import end_with_launcher, interrupt_from_now_on
+
                 from .config_check import check_config_keys
                 from .data_order import without_leftovers
                 from .settings_check import check_start
+                end_with_launcher()
+                interrupt_from_now_on()  # what is built from here on starts processes and holds locks
                 check_config_keys(cfg)
                 check_start(cfg)
                 sampler = (cfg.get('train_dataloader') or {}).get('sampler')
