@@ -102,11 +102,12 @@ def misbehave(action: str | None, ask: str | None) -> None:
     Args:
         action: ``sleep`` for good; ``stop`` or ``kill`` the process that reads; ``lose`` the batch, for which there is
             no room in shared memory.
-        ask: TERM or INT, sent to the process of the run half a second later.
+        ask: TERM or INT, sent to the process of the run later, when it waits for the sample.
     """
+    print(f'a sample is read: it will {action}', flush=True)
     if ask is not None:
         run = os.getppid() if torch.utils.data.get_worker_info() else os.getpid()
-        threading.Timer(0.5, os.kill, (run, getattr(signal, f'SIG{ask}'))).start()
+        threading.Timer(2.0, os.kill, (run, getattr(signal, f'SIG{ask}'))).start()
     if action == 'sleep':
         time.sleep(600)
     elif action in ('stop', 'kill'):

@@ -1,0 +1,126 @@
+"""A run on two processes with loader workers, as a user starts and stops it: from a terminal."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dual_loop.checkpoints.files import read_trained
+from dual_loop.engine.resume import latest_checkpoint
+
+pytest.importorskip('xtuner')
+CHECKOUT = Path(__file__).resolve().parents[3]
+RANKS = CHECKOUT / 'tests' / 'ranks'
+PATIENCE = 120  # seconds until a run that hangs is given up; it needs a fifth of it
+
+
+class Terminal:
+    """A command in the foreground of a terminal of its own."""
+
+    def __init__(self, command: list, cwd: Path):
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [str(part) for part in command], cwd=cwd, env=environment(), stdin=slave, stdout=slave, stderr=slave,
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        self.shown = ''
+
+    def read_until(self, pattern: str | None) -> None:
+        """Read what is shown until ``pattern`` is there, or until the end."""
+        end = time.monotonic() + PATIENCE
+        while pattern is None or not re.search(pattern, self.shown):
+            assert time.monotonic() < end, f'it hangs:\n{self.shown[-4000:]}'
+            if select.select([self._master], [], [], 0.2)[0]:
+                try:
+                    text = os.read(self._master, 65536)
+                except OSError:  # Linux's way to say that nobody has the terminal any more
+                    text = b''
+                if not text:
+                    assert pattern is None, f'it ended:\n{self.shown[-4000:]}'
+                    return
+                self.shown += text.decode(errors='replace').replace('\r\n', '\n')
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b'\x03')
+
+    def wait(self) -> int:
+        self.read_until(None)
+        return self.process.wait(PATIENCE)
+
+
+def processes_of(work_dir: Path) -> list[psutil.Process]:
+    """All that have the folder among their arguments: launcher, ranks and their workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(work_dir) in ' '.join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Start a command; nothing of it is left when the test ends, also when it fails."""
+    started = []
+
+    def start(*command) -> Terminal:
+        started.append(Terminal(list(command), tmp_path))
+        return started[-1]
+
+    yield start
+    for process in processes_of(tmp_path):
+        process.kill()
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture
+def config(network_sizes, saved_samples, tmp_path):
+    """Write a config with loader workers; ``options`` as in the cases of ``tests/ranks``, whose imports take long."""
+
+    def write(**options) -> Path:
+        case = dict(mode='ddp', steps=6, checkpoint_interval=100, shuffle=False, workers=1) | options
+        script = ('import json, sys\nfrom pathlib import Path\nfrom tiny_training import write_config\n'
+                  'case, sizes, samples, folder = map(json.loads, sys.argv[1:])\n'
+                  'write_config(case, sizes, Path(samples), Path(folder))')
+        arguments = [json.dumps(each) for each in (case, network_sizes, str(saved_samples), str(tmp_path / 'run'))]
+        subprocess.run([sys.executable, '-c', script, *arguments], env=environment(), check=True, capture_output=True)
+        return tmp_path / 'run' / 'rank0' / 'config.py'
+
+    return write
+
+
+def environment() -> dict[str, str]:
+    return os.environ | dict(
+        PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}', VIRTUAL_ENV=sys.prefix,
+        PYTHONPATH=f'{CHECKOUT / "projects"}{os.pathsep}{RANKS}', CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+
+
+#: Read by the second process alone, in its second step.
+SECOND = 7
+
+
+def test_ctrl_c_saves_and_leaves_no_process(terminal, config, tmp_path):
+    file = config(bad=dict(loader='train', sample=SECOND, action='sleep'))
+    run = terminal(CHECKOUT / 'tools' / 'dist_train.sh', file, 2, '--work-dir', tmp_path / 'run')
+    run.read_until('it will sleep')
+    time.sleep(2)  # until the second step waits for it
+    assert len(processes_of(tmp_path)) >= 5  # launcher, two ranks, a worker or more of each
+    run.press_ctrl_c()
+    assert run.wait() == 143, run.shown
+    step = read_trained(latest_checkpoint(tmp_path / 'run')).step
+    assert f'the state after step {step} is saved' in run.shown and 'Traceback' not in run.shown
+    assert not processes_of(tmp_path)
