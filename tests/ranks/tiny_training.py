@@ -63,6 +63,7 @@ DEFAULTS = dict(
     fault=None,  # arguments of faults.SignalAt
     bad=None,  # dict(loader='train' or 'val', sample=index, and arguments of faults.misbehave)
     loader_timeout=10,  # seconds
+    rank_log=False,  # RankLogHook
     stop_after=None,  # end the run after so many steps
     resume=None,  # checkpoint to continue from, as 'name of the case/iter_2.pth'
 )
@@ -102,6 +103,8 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         hooks.append(dict(type='CycleHook', **case['cycle']))
     if case['fault']:
         hooks.append(dict(type='SignalAt', **case['fault']))
+    if case['rank_log']:
+        hooks.append(dict(type='RankLogHook'))
     interval = case['checkpoint_interval']
     checkpoint = dict(type='AtomicCheckpointHook', interval=interval, save_total_limit=case['save_total_limit'])
     validation = {}

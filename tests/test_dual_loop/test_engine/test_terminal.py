@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -113,12 +114,30 @@ def environment() -> dict[str, str]:
 SECOND = 7
 
 
+def ask_where_they_are(work_dir: Path) -> list[str]:
+    """Run the command of the page and give what the ranks added to their logs."""
+    page = (CHECKOUT / 'docs' / 'training.md').read_text()
+    command, folder = re.search(r'^(kill -USR1 .* (work_dirs/run/\w+)/rank\*\.log\))$', page, re.MULTILINE).groups()
+    [log] = work_dir.glob('*/rank0.log')
+    subprocess.run(['bash', '-ec', command.replace(folder, str(log.parent))], check=True)
+    end = time.monotonic() + 10
+    while not all('most recent call first' in file.read_text() for file in log.parent.glob('rank*.log')):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return [file.read_text() for file in sorted(log.parent.glob('rank*.log'))]
+
+
 def test_ctrl_c_saves_and_leaves_no_process(terminal, config, tmp_path):
-    file = config(bad=dict(loader='train', sample=SECOND, action='sleep'))
+    file = config(bad=dict(loader='train', sample=SECOND, action='sleep'), rank_log=True)
     run = terminal(CHECKOUT / 'tools' / 'dist_train.sh', file, 2, '--work-dir', tmp_path / 'run')
     run.read_until('it will sleep')
     time.sleep(2)  # until the second step waits for it
-    assert len(processes_of(tmp_path)) >= 5  # launcher, two ranks, a worker or more of each
+    running = processes_of(tmp_path)
+    assert len(running) >= 5  # launcher, two ranks, a worker or more of each
+    first, second = ask_where_they_are(tmp_path / 'run')
+    assert 'in raise_if_agreed' in first and 'in __next__' in second
+    run.process.send_signal(signal.SIGUSR1)  # as the launcher would get it from pkill
+    assert set(running) <= set(processes_of(tmp_path))
     run.press_ctrl_c()
     assert run.wait() == 143, run.shown
     step = read_trained(latest_checkpoint(tmp_path / 'run')).step
