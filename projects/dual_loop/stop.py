@@ -128,6 +128,11 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
+def is_lost_rank(error: Exception) -> bool:
+    """Whether an error of a collective says that another rank is gone, or did not answer in time."""
+    return isinstance(error, dist.DistError) or 'gloo' in str(error)  # whose errors are plain ones
+
+
 class StopSignal:
     """Notes SIGTERM and SIGINT and lets all ranks act on them at the same place; a context manager.
 

@@ -63,6 +63,7 @@ DEFAULTS = dict(
     fault=None,  # arguments of faults.SignalAt
     bad=None,  # dict(loader='train' or 'val', sample=index, and arguments of faults.misbehave)
     loader_timeout=10,  # seconds
+    group_timeout=300,  # seconds
     rank_log=False,  # RankLogHook
     stop_after=None,  # end the run after so many steps
     resume=None,  # checkpoint to continue from, as 'name of the case/iter_2.pth'
@@ -132,7 +133,7 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         **validation,
         custom_hooks=hooks,
         log_processor=dict(by_epoch=False),
-        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=case['group_timeout'])),
         model_wrapper_cfg=dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None),
         randomness=dict(seed=case['seed']),
         log_level='WARNING',

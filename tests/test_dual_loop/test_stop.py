@@ -127,7 +127,8 @@ with stop.StopSignal():
     for _ in range(600):
         time.sleep(1)
 """
-    process = subprocess.Popen([sys.executable, '-c', script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, '-c', script], text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     child = psutil.Process(int(process.stdout.readline()))
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)

@@ -20,7 +20,7 @@ from dual_loop.datasets.shared_memory import check_shared_memory
 from dual_loop.datasets.workers import LOADER_TIMEOUT, AwaitedLoader
 from dual_loop.loop_names import loader_key, loop_title
 from dual_loop.models.loop import Loop
-from dual_loop.stop import EXIT_STATUS, StopAgreed, StopSignal
+from dual_loop.stop import EXIT_STATUS, StopAgreed, StopSignal, is_lost_rank
 from llava_sam2.randomness import seed_for
 
 from .config_check import check_config_keys
@@ -143,6 +143,12 @@ class DualLoopTrainLoop(BaseLoop):
                 self.stop.raise_if_agreed(self.device)  # left in validation: the others come by after its batch
             except StopAgreed:
                 pass
+            except RuntimeError as error:
+                if is_lost_rank(error):
+                    print_log('another rank is gone, or did not answer within env_cfg.dist_cfg.timeout; nothing could '
+                              'be saved, since that takes all ranks: resume from the latest checkpoint', 'current',
+                              logging.ERROR)
+                raise
             finally:
                 for loader in loaders.values():
                     loader.end()

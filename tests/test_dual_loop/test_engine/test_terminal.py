@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -143,3 +144,40 @@ def test_ctrl_c_saves_and_leaves_no_process(terminal, config, tmp_path):
     step = read_trained(latest_checkpoint(tmp_path / 'run')).step
     assert f'the state after step {step} is saved' in run.shown and 'Traceback' not in run.shown
     assert not processes_of(tmp_path)
+
+
+@pytest.mark.full
+def test_a_rank_that_stands_still_ends_the_other(config, tmp_path):
+    """In a group of ranks that DeepSpeed made, within the time-out of the config; without torchrun, which kills."""
+    file = config(mode='zero2', workers=0, group_timeout=15, fault=dict(name='STOP', place='update', step=1, rank=1))
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, CHECKOUT / 'tools/train.py', file, '--work-dir', tmp_path / 'run', '--deepspeed',
+               'zero2_fp32', '--launcher', 'pytorch']
+    first, second = [
+        subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                         env=environment() | dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+                                                  MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)))
+        for rank in (0, 1)]
+    try:
+        said, _ = first.communicate(timeout=PATIENCE)
+        assert first.returncode != 0 and second.poll() is None
+        assert 'did not answer within env_cfg.dist_cfg.timeout; nothing could be saved' in said, said
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.full
+def test_a_checkpoint_without_the_file_of_a_rank_ends_on_all(terminal, config, tmp_path):
+    file = config(mode='zero2', steps=2, checkpoint_interval=2)
+    command = [CHECKOUT / 'tools/dist_train.sh', file, 2, '--work-dir', tmp_path / 'run', '--deepspeed', 'zero2_fp32']
+    run = terminal(*command)
+    assert run.wait() == 0, run.shown
+    [part] = (tmp_path / 'run' / 'iter_2.pth').glob('*zero_pp_rank_1_*')
+    part.unlink()
+    run = terminal(*command, '--resume')
+    assert run.wait() == 1
+    assert len(re.findall(r'iter_2.pth has no .*rank_1', run.shown)) >= 2, run.shown
