@@ -61,7 +61,7 @@ DEFAULTS = dict(
     save_total_limit=None,
     cycle=None,  # arguments of CycleHook
     fault=None,  # arguments of faults.SignalAt
-    bad=None,  # dict(loader='train' or 'val', sample=index, and arguments of faults.misbehave)
+    bad=None,  # dict(loader='train' or 'val', sample=index or None while opening, and arguments of faults.misbehave)
     loader_timeout=10,  # seconds
     group_timeout=300,  # seconds
     rank_log=False,  # RankLogHook
@@ -180,6 +180,8 @@ class SavedSamples(torch.utils.data.Dataset):
     def __init__(self, path: str, name: str, bad: dict | None = None):
         self.samples = torch.load(path, weights_only=True)[name]
         self.bad = bad
+        if bad and bad['sample'] is None:
+            misbehave(bad['action'], None)
 
     def __len__(self) -> int:
         return len(self.samples)

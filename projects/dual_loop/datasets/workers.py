@@ -34,13 +34,14 @@ class AwaitedLoader:
     Args:
         loader: any data loader.
         name: of the loader, for errors.
-        timeout: seconds to wait for a batch at most; 0 for no limit.
+        timeout: seconds to wait for a batch at most; 0 for no limit. The loader's own goes before.
         abandonable: gives the block that a wait stands in, see ``StopSignal.abandonable``.
     """
 
     def __init__(self, loader: DataLoader, name: str, timeout: float = LOADER_TIMEOUT,
                  abandonable: Callable[[], AbstractContextManager] = nullcontext):
-        self.loader, self.name, self.timeout, self.abandonable = loader, name, timeout, abandonable
+        self.loader, self.name, self.abandonable = loader, name, abandonable
+        self.timeout = loader.timeout or timeout
         if not isinstance(loader.worker_init_fn, partial) or loader.worker_init_fn.func is not _start_worker:
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
 

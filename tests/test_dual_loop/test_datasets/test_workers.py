@@ -58,6 +58,12 @@ def fail() -> None:
     raise KeyError('the data set says so')
 
 
+def test_the_time_out_of_the_loader_goes_before():
+    loader = DataLoader(Items(sleep), num_workers=1, timeout=0.5)
+    with pytest.raises(BrokenLoader, match='within 0.5 s'):
+        list(AwaitedLoader(loader, 'loop 1', 20))
+
+
 def awaited(what=None, workers: int = 1, timeout: float = 20, persistent: bool = False, **options) -> AwaitedLoader:
     # Its batches go to shared memory when they are handed over, as ours do.
     loader = DataLoader(Items(what), batch_size=2, num_workers=workers, persistent_workers=persistent,

@@ -100,6 +100,7 @@ def config(network_sizes, saved_samples, tmp_path):
                   'write_config(case, sizes, Path(samples), Path(folder))')
         arguments = [json.dumps(each) for each in (case, network_sizes, str(saved_samples), str(tmp_path / 'run'))]
         subprocess.run([sys.executable, '-c', script, *arguments], env=environment(), check=True, capture_output=True)
+        (tmp_path / 'run' / 'rank1').mkdir()
         return tmp_path / 'run' / 'rank0' / 'config.py'
 
     return write
@@ -115,28 +116,27 @@ def environment() -> dict[str, str]:
 SECOND = 7
 
 
-def ask_where_they_are(work_dir: Path) -> list[str]:
-    """Run the command of the page and give what the ranks added to their logs."""
+def wait_until_they_wait(work_dir: Path) -> None:
+    """Run the command of the page until the logs show one rank at its loader and the other one in the collective."""
     page = (CHECKOUT / 'docs' / 'training.md').read_text()
     command, folder = re.search(r'^(kill -USR1 .* (work_dirs/run/\w+)/rank\*\.log\))$', page, re.MULTILINE).groups()
     [log] = work_dir.glob('*/rank0.log')
-    subprocess.run(['bash', '-ec', command.replace(folder, str(log.parent))], check=True)
-    end = time.monotonic() + 10
-    while not all('most recent call first' in file.read_text() for file in log.parent.glob('rank*.log')):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return [file.read_text() for file in sorted(log.parent.glob('rank*.log'))]
+    end = time.monotonic() + PATIENCE
+    first = second = ''
+    while 'in raise_if_agreed' not in first or 'in __next__' not in second:
+        assert time.monotonic() < end, first + second
+        subprocess.run(['bash', '-ec', command.replace(folder, str(log.parent))], check=True)
+        time.sleep(0.5)
+        first, second = (file.read_text() for file in sorted(log.parent.glob('rank*.log')))
 
 
 def test_ctrl_c_saves_and_leaves_no_process(terminal, config, tmp_path):
     file = config(bad=dict(loader='train', sample=SECOND, action='sleep'), rank_log=True)
     run = terminal(CHECKOUT / 'tools' / 'dist_train.sh', file, 2, '--work-dir', tmp_path / 'run')
     run.read_until('it will sleep')
-    time.sleep(2)  # until the second step waits for it
+    wait_until_they_wait(tmp_path / 'run')
     running = processes_of(tmp_path)
     assert len(running) >= 5  # launcher, two ranks, a worker or more of each
-    first, second = ask_where_they_are(tmp_path / 'run')
-    assert 'in raise_if_agreed' in first and 'in __next__' in second
     run.process.send_signal(signal.SIGUSR1)  # as the launcher would get it from pkill
     assert set(running) <= set(processes_of(tmp_path))
     run.press_ctrl_c()
@@ -144,6 +144,33 @@ def test_ctrl_c_saves_and_leaves_no_process(terminal, config, tmp_path):
     step = read_trained(latest_checkpoint(tmp_path / 'run')).step
     assert f'the state after step {step} is saved' in run.shown and 'Traceback' not in run.shown
     assert not processes_of(tmp_path)
+
+
+def test_a_signal_before_the_first_step_says_that_nothing_was_saved(terminal, config, tmp_path):
+    """While a data set is opened, where indexes are made and demo data too."""
+    file = config(bad=dict(loader='train', sample=None, action='sleep'))
+    run = terminal(sys.executable, CHECKOUT / 'tools' / 'train.py', file, '--work-dir', tmp_path / 'run')
+    run.read_until('it will sleep')
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait() == 1  # not 143: nothing was saved
+    assert run.shown.rstrip().endswith('train: interrupted by SIGTERM while no training step ran; nothing was saved')
+    assert 'Traceback' not in run.shown
+
+
+@pytest.mark.full
+def test_ranks_of_xtuner_save_when_it_kills_torchrun(terminal, config, tmp_path, monkeypatch):
+    """Its command kills what it started a quarter of a second after Ctrl-C."""
+    monkeypatch.setenv('NPROC_PER_NODE', '2')
+    file = config(bad=dict(loader='train', sample=SECOND, action='sleep'), rank_log=True)
+    run = terminal('xtuner', 'train', file, '--work-dir', tmp_path / 'run')
+    run.read_until('it will sleep')
+    wait_until_they_wait(tmp_path / 'run')
+    run.press_ctrl_c()
+    run.wait()
+    assert not psutil.wait_procs(processes_of(tmp_path), timeout=30)[1]
+    step = read_trained(latest_checkpoint(tmp_path / 'run')).step
+    [log] = (tmp_path / 'run').glob('*/rank0.log')
+    assert f'the state after step {step} is saved' in log.read_text()
 
 
 @pytest.mark.full
