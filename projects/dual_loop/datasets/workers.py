@@ -1,6 +1,7 @@
 """The worker processes of a data loader: how they take signals, how their batches are waited for, how they end."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -116,7 +117,13 @@ def _cause_of_death(status: int) -> str:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`_Expired` in the main thread when the block takes longer, also in a system call that waits."""
+    """Raise :class:`_Expired` when the block takes longer, also in a system call that waits.
+
+    In the main thread only: Python gives signals to no other, where there is no limit then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def expire(*_) -> None:
         raise _Expired
