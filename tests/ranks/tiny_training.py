@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from faults import misbehave
 from mmengine._strategy import deepspeed as deepspeed_strategy
 from mmengine.config import Config
 from mmengine.dist import get_rank
@@ -60,6 +61,10 @@ DEFAULTS = dict(
     save_total_limit=None,
     cycle=None,  # arguments of CycleHook
     fault=None,  # arguments of faults.SignalAt
+    bad=None,  # dict(loader='train' or 'val', sample=index or None while opening, and arguments of faults.misbehave)
+    loader_timeout=10,  # seconds
+    group_timeout=300,  # seconds
+    rank_log=False,  # RankLogHook
     stop_after=None,  # end the run after so many steps
     resume=None,  # checkpoint to continue from, as 'name of the case/iter_2.pth'
 )
@@ -79,9 +84,11 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
     """
     case = DEFAULTS | case
 
-    def loader(name: str) -> dict:
+    bad = case['bad'] or dict(loader=None)
+
+    def loader(name: str, key: str = '') -> dict:
         return dict(
-            dataset=dict(type='SavedSamples', path=str(samples), name=name),
+            dataset=dict(type='SavedSamples', path=str(samples), name=name, bad=bad if bad['loader'] == key else None),
             # Rank r of R gets every R-th index, so the batches of all ranks together are those of one process.
             sampler=dict(type='DefaultSampler', shuffle=case['shuffle']),
             collate_fn=dict(type='dual_loop.datasets.collate_samples'),
@@ -97,12 +104,14 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         hooks.append(dict(type='CycleHook', **case['cycle']))
     if case['fault']:
         hooks.append(dict(type='SignalAt', **case['fault']))
+    if case['rank_log']:
+        hooks.append(dict(type='RankLogHook'))
     interval = case['checkpoint_interval']
     checkpoint = dict(type='AtomicCheckpointHook', interval=interval, save_total_limit=case['save_total_limit'])
     validation = {}
     if case['validate_every']:
         validation = dict(
-            val_dataloader=loader(loop2) | dict(sampler=dict(type='DefaultSampler', shuffle=False),
+            val_dataloader=loader(loop2, 'val') | dict(sampler=dict(type='DefaultSampler', shuffle=False),
                                                 batch_sampler=dict(type='dual_loop.evaluation.GlobalBatchSampler'),
                                                 persistent_workers=False),
             val_cfg=dict(type='ValLoop'), val_evaluator=dict(type='dual_loop.evaluation.ReferringMetric'))
@@ -111,11 +120,12 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         experiment_name=work_dir.name,
         model=dict(type='stirred_model', sizes=sizes, seed=case['seed'], checkpointing=case['checkpointing'],
                    dropout=case['dropout'], nan=case['nan'], supervised=case['supervised']),
-        train_dataloader=loader(loop1),
+        train_dataloader=loader(loop1, 'train'),
         train_cfg=dict(
             type='DualLoopTrainLoop', loop2_dataloader=loader(loop2), max_steps=case['steps'],
             loop_dataloaders=dict(supervised=loader(loop2)) if case['supervised'] else None,
-            accumulative_counts=case['accumulation'], preview_interval=0, val_interval=case['validate_every'],
+            accumulative_counts=case['accumulation'], preview_interval=0, loader_timeout=case['loader_timeout'],
+             val_interval=case['validate_every'],
             surgery=dict(rule=case['rule'], beta=case['beta'], max_grad_norm=case['clip'])),
         optim_wrapper=dict(type='OptimWrapper', optimizer=OPTIMIZER),
         param_scheduler=[dict(type='LinearLR', start_factor=0.5, begin=0, end=4, by_epoch=False)],
@@ -123,7 +133,7 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         **validation,
         custom_hooks=hooks,
         log_processor=dict(by_epoch=False),
-        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=case['group_timeout'])),
         model_wrapper_cfg=dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None),
         randomness=dict(seed=case['seed']),
         log_level='WARNING',
@@ -165,15 +175,20 @@ def train(case: dict, config: Path, work_dir: Path, launcher: str) -> None:
 
 @DATASETS.register_module()
 class SavedSamples(torch.utils.data.Dataset):
-    """The list ``name`` of samples in the file ``path``."""
+    """The list ``name`` of samples in the file ``path``, of which a ``bad`` one misbehaves when it is read."""
 
-    def __init__(self, path: str, name: str):
+    def __init__(self, path: str, name: str, bad: dict | None = None):
         self.samples = torch.load(path, weights_only=True)[name]
+        self.bad = bad
+        if bad and bad['sample'] is None:
+            misbehave(bad['action'], None)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict:
+        if self.bad and index == self.bad['sample']:
+            misbehave(self.bad.get('action'), self.bad.get('ask'))
         return self.samples[index]
 
 
