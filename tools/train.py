@@ -20,6 +20,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from dual_loop.checkpoints.files import check_whole
+from dual_loop.datasets.quarantine import TooManyBadSamples
 from dual_loop.engine import compat
 from dual_loop.engine.ownership import WorkDirInUse
 from dual_loop.engine.resume import latest_checkpoint
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     sys.argv = [train.__file__, *arguments]
     try:
         train.main()
-    except (CannotWrite, WorkDirInUse) as error:
+    except (CannotWrite, TooManyBadSamples, WorkDirInUse) as error:
         sys.exit(f'train.py: {error}')
 
 
