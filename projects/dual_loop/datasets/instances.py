@@ -86,7 +86,7 @@ def shared_ids(ids: Mapping[int, int], entries: Sequence) -> dict[int, int]:
     positions: dict[int, list[int]] = {}
     for position, number in ids.items():
         positions.setdefault(number, []).append(position)
-    found = {}
+    found: dict[int, int] = {}
     for first, *others in positions.values():
         found |= dict.fromkeys(others, first)
         if any(_differ(entries[first], entries[other]) for other in others):
