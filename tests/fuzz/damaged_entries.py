@@ -109,7 +109,8 @@ def lost_runs(rng, root, file):
         return None
     place = places[int(rng.integers(len(places)))]
     counts = _at(content, place)
-    _at(content, place[:-1])['counts'] = counts[:int(rng.integers(len(counts) - 1))]
+    # One without any says that the object is not visible.
+    _at(content, place[:-1])['counts'] = counts[:int(rng.integers(1, len(counts) - 1))]
     _store(file, content)
     return '.'.join(map(str, place))
 

@@ -131,7 +131,7 @@ def many_rows(root, existing, missing):
     table = root / 'train-annotations-object-segmentation.csv'
     header, row = table.read_text().splitlines()[:2]
     names = [f'image{number:05d}' for number in range(existing + missing)]
-    table.write_text('\n'.join([header, *(row.replace('abc', name) for name in names)]))
+    table.write_text('\n'.join([header, *(row.replace('abc', name) for name in names), '']))
     for name in names:
         os.link(root / 'masks' / 'train' / 'abc_m01_box1.png', root / 'masks' / 'train' / f'{name}_m01_box1.png')
     for name in names[:existing]:
@@ -144,7 +144,7 @@ def test_share_of_missing_images(check, openimages_root, missing, status):
     many_rows(openimages_root, 40, missing)
     table = openimages_root / 'train-annotations-object-segmentation.csv'
     header, *rows = table.read_text().splitlines()
-    table.write_text('\n'.join([header, *rows[:20], *rows[40:], *rows[20:40]]))
+    table.write_text('\n'.join([header, *rows[:20], *rows[40:], *rows[20:40], '']))
     found = check(('OpenImagesDataset', dict(data_root=str(openimages_root))), options=['--samples', '2'])
     assert found[0] == status, found[1]
     assert f'{40} of {40 + missing} probed samples have their image file' in found[1]

@@ -121,7 +121,7 @@ def openimages_root(tmp_path):
         mask.save(root / 'masks' / 'train' / name)
         rows.append(dict(MaskPath=name, ImageID='abc', LabelName=f'/m/0{k}', BoxID=f'box{k}', BoxXMin=x / WIDTH,
                          BoxXMax=(x + width) / WIDTH, BoxYMin=y / HEIGHT, BoxYMax=(y + height) / HEIGHT))
-    names = [dict(LabelName='/m/01', DisplayName='Cat')]
+    names = [dict(LabelName='/m/01', DisplayName='Cat'), dict(LabelName='/m/02', DisplayName='Box')]
     for file, table in (('train-annotations-object-segmentation.csv', rows), ('oidv7-class-descriptions.csv', names)):
         with open(root / file, 'w', newline='') as stream:
             writer = csv.DictWriter(stream, list(table[0]))

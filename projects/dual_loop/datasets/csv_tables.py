@@ -1,5 +1,6 @@
 """Long tables of comma-separated values, piece by piece, of which a damaged row costs only itself."""
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def read_csv(path: Path, texts: Sequence[str], numbers: Sequence[str], bad: Call
             than the table or lacks one of ``texts``.
 
     Raises:
-        ValueError: not such a table, or one without one of the columns ``texts``.
+        ValueError: not such a table, one without one of the columns ``texts``, or one of which a part is missing: it
+            has zeros one after the other, or its last row has no line end.
     """
     def refuse(row: pa.csv.InvalidRow) -> str:
         bad(row.text[:_MOST_SHOWN], f'the row has {row.actual_columns} columns, the table {row.expected_columns}')
@@ -35,6 +37,7 @@ def read_csv(path: Path, texts: Sequence[str], numbers: Sequence[str], bad: Call
         names = pa.csv.open_csv(path, parse_options=skip).schema.names
         if absent := [name for name in texts if name not in names]:
             raise ValueError(f'{path}: the table has no column {", ".join(absent)}; download it again')
+        _check_whole(path)
         # As bytes first: one text that is not UTF-8, or one number that is none, would stop the reader.
         options = pa.csv.ConvertOptions(column_types=dict.fromkeys([*texts, *numbers], pa.large_binary()),
                                         include_columns=[*texts, *numbers], include_missing_columns=True,
@@ -47,8 +50,21 @@ def read_csv(path: Path, texts: Sequence[str], numbers: Sequence[str], bad: Call
             columns = [_converted(part[name], kind) for name, kind in types]
             piece = pa.RecordBatch.from_arrays(columns, schema=schema)
             yield piece.filter(pa.array(_has_all(part, piece, texts, bad)))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f'{path} is not a table of comma-separated values ({error}); download it again') from error
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:  # the latter in the names of the columns
+        raise ValueError(f'{path} is not a table of comma-separated values in UTF-8 ({error}); download it again') \
+            from error
+
+
+def _check_whole(path: Path) -> None:
+    """Raise ``ValueError`` if a part of a table, which is not empty, has not arrived."""
+    with open(path, 'rb') as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        hole, end = data.find(b'\0\0'), data[-1:]
+    if hole >= 0:
+        raise ValueError(f'{path} has a hole: what stood at byte {hole}, where there are zeros, is missing; download '
+                         'it again')
+    if end not in b'\r\n':
+        raise ValueError(f'{path} ends within a row: its last line has no end, and what follows is missing; download '
+                         'it again (if it is whole, end the last line)')
 
 
 def _has_all(part: pa.RecordBatch, piece: pa.RecordBatch, texts: Sequence[str], bad: Callable[[str, str], None]
@@ -64,11 +80,12 @@ def _has_all(part: pa.RecordBatch, piece: pa.RecordBatch, texts: Sequence[str], 
 
 
 def _converted(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Bytes as texts or numbers; what is none is null."""
+    """Bytes as texts or numbers; what is none, such as a text with a zero byte, is null."""
     try:
         text = values.cast(pa.large_string())
     except pa.ArrowInvalid:
         text = pa.array([_decoded(value) for value in values.to_pylist()], pa.large_string())
+    text = pa.compute.if_else(pa.compute.match_substring(text, '\0'), None, text)
     if not pa.types.is_floating(kind):
         return text
     try:

@@ -93,7 +93,7 @@ class DescribeAnythingDataset(GroundedDataset):
         return IndexSource(files=[*listing, *tars], arguments=dict(split=self.split))
 
     def build_index(self) -> dict[str, Table]:
-        names = self._tar_names()
+        names = self.only_utf8(self._tar_names(), self._folder)
         in_pickles = not self._listing.exists()
         regions = {} if in_pickles else load_regions(self._listing)
         files: dict[str, Path] = dict.fromkeys(regions, self._listing)  # where the regions of an id come from

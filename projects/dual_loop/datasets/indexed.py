@@ -138,11 +138,15 @@ class IndexedDataset(CompletedAfterInit, Dataset):
             MissingData: there is no such folder.
         """
         root = self.require(self.data_root / folder, 'data_root', f'Put the files {pattern} there')
-        found = find_files(root, pattern)
-        unusable = [] if is_utf8('/'.join(found)) else [name for name in found if not is_utf8(name)]
-        for name in unusable:
-            self.quarantine.note(name, root / name, 'its name is not UTF-8: rename the file')
-        return [name for name in found if name not in unusable] if unusable else found
+        return self.only_utf8(find_files(root, pattern), root)
+
+    def only_utf8(self, names: list[str], folder: Path) -> list[str]:
+        """The names of files in ``folder`` that an index can hold. One that is not UTF-8 is a bad sample."""
+        if is_utf8('/'.join(names)):
+            return names
+        for name in (each for each in names if not is_utf8(each)):
+            self.quarantine.note(name, folder / name, 'its name is not UTF-8: rename the file')
+        return [name for name in names if is_utf8(name)]
 
     def full(self, builder) -> bool:
         """Whether the index already holds ``max_samples`` rows, so that reading may end."""

@@ -1,6 +1,6 @@
 """A COCO file of pictures and annotations, by their ids; every join of the two checks both sides."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .exclusion import coco_file_number
@@ -75,7 +75,26 @@ class Instances:
         return {number: entry for number, entry in found.items() if number not in self._problems[kind]}
 
 
-def _differ(entry: dict, other: dict) -> bool:
+def shared_ids(ids: Mapping[int, int], entries: Sequence) -> dict[int, int]:
+    """Which entries of a list cannot be told by their ids: position -> another one of the same id. All that share an id
+    if they differ; else all but the first.
+
+    Args:
+        ids: position -> id, of those that have one.
+        entries: the list.
+    """
+    positions: dict[int, list[int]] = {}
+    for position, number in ids.items():
+        positions.setdefault(number, []).append(position)
+    found: dict[int, int] = {}
+    for first, *others in positions.values():
+        found |= dict.fromkeys(others, first)
+        if any(_differ(entries[first], entries[other]) for other in others):
+            found[first] = others[0]
+    return found
+
+
+def _differ(entry: object, other: object) -> bool:
     try:
         return entry != other
     except RecursionError:  # what is nested so deeply is none of the fields that are used

@@ -20,7 +20,7 @@ _COLUMNS = ('MaskPath', 'ImageID', 'LabelName')
 _NAMES = ('LabelName', 'DisplayName')
 # A mask is named by its image, class and box: 88030e22ad5df7dd_m02p5f1q_5f9b5a8b.png.
 _MASK_NAME = r'^(?P<image>[0-9a-f]{16})_(?P<label>m[^_]*)_[^_]*\.png$'
-_LEADS_OUT = r'(^|/)\.\.(/|$)|^/|\x00'
+_LEADS_OUT = r'(^|/)\.\.(/|$)|^/'
 _BOX = ('BoxXMin', 'BoxXMax', 'BoxYMin', 'BoxYMax')
 
 
@@ -30,7 +30,8 @@ class OpenImagesDataset(GroundedDataset):
 
     Below ``data_root``: ``{split}-annotations-object-segmentation.csv``, ``oidv7-class-descriptions.csv``,
     ``images/{split}/{ImageID}.jpg`` and ``masks/{split}/{MaskPath}``. A mask is usually smaller than its picture and is
-    brought to the picture's pixels. Samples have no caption; ``label`` is the class's display name.
+    brought to the picture's pixels. Samples have no caption; ``label`` is the class's display name, or
+    its code where the table gives none or two, which is written down.
 
     Args:
         data_root: folder of the tables and of ``images`` and ``masks``.
@@ -70,6 +71,11 @@ class OpenImagesDataset(GroundedDataset):
             listed = 0
             for part in read_csv(table, _COLUMNS, _BOX, note):
                 part = _consistent(part, note)
+                for code in part['LabelName'].unique().to_pylist():
+                    if code not in labels:
+                        labels[code] = code
+                        self.quarantine.note(f'class {code}', names,
+                                             'the class has no usable row: its samples are labelled with its code')
                 yield _samples_of(part, labels, listed)
                 listed += len(part)
                 if self.max_samples is not None and listed >= self.max_samples:
@@ -78,11 +84,11 @@ class OpenImagesDataset(GroundedDataset):
         samples = Table.concatenate(tables())
         repeated = repeated_rows(samples['mask'], len(samples))
         contradicted = {first for row, first in repeated.items()
-                        if samples['image_id'][row] != samples['image_id'][first]}
+                        if any(samples[name][row] != samples[name][first] for name in ('image_id', 'label'))}
         for row, first in repeated.items():
             note(f'{samples["mask"][row]} again (row {row})', f'row {first} has that mask already')
         for row in contradicted:
-            note(samples['mask'][row], 'other rows say that the mask belongs to another image')
+            note(samples['mask'][row], 'other rows say that the mask belongs to another image or class')
         samples = samples.without(repeated.keys() | contradicted)
         images = samples['image_id'].values.dictionary_encode().indices.cast(pa.int64())
         return dict(samples=Table(samples.values.append_column('image', images)))
@@ -93,7 +99,8 @@ class OpenImagesDataset(GroundedDataset):
         for part in read_csv(path, _NAMES, (), lambda row, reason: self.quarantine.note(row, path, reason)):
             for code, name in zip(part['LabelName'].to_pylist(), part['DisplayName'].to_pylist()):
                 if labels.setdefault(code, name) not in (name, code):
-                    self.quarantine.note(code, path, f'the class has two names, {labels[code]!r} and {name!r}')
+                    self.quarantine.note(f'class {code}', path,
+                                         f'the class has two names, {labels[code]!r} and {name!r}')
                     labels[code] = code
         return labels
 
@@ -133,7 +140,7 @@ def _consistent(part: pa.RecordBatch, bad: Callable[[str, str], None]) -> pa.Rec
 def _samples_of(part: pa.RecordBatch, labels: dict[str, str], first: int) -> Table:
     """The rows of a piece of the segmentation table, numbered from ``first`` on."""
     classes = part['LabelName'].dictionary_encode()
-    spoken = pa.array([labels.get(name, name) for name in classes.dictionary.to_pylist()], pa.large_string())
+    spoken = pa.array([labels[name] for name in classes.dictionary.to_pylist()], pa.large_string())
     # Boxes are shares of the picture, so a picture of 1 x 1 is the unit.
     x1, x2, y1, y2 = (part[name].to_numpy(zero_copy_only=False) for name in _BOX)
     rows = len(part)

@@ -10,7 +10,7 @@ from .base import GroundedDataset
 from .exclusion import REMEDY, Spec, coco_file_number, excluded_ids
 from .index import Table, TableBuilder
 from .index_store import IndexSource
-from .instances import Instances
+from .instances import Instances, shared_ids
 from .lengths import numbers_or_nan
 from .masks import decode_segmentation
 from .plain_pickle import load_plain_pickle
@@ -85,7 +85,14 @@ class RefCOCODataset(GroundedDataset):
             if each.split in (None, self.split):
                 self.quarantine.note(f'{self.dataset} entry {each.position}', self._refs_file, each.reason)
         excluded = excluded_ids(self.exclude_image_ids)
-        refs = [ref for ref in refs if ref['split'] == self.split and ref['image_id'] not in excluded]
+        shared = shared_ids({place: ref['ref_id'] for place, ref in enumerate(refs)}, refs)
+        positions = sorted({*range(len(refs) + len(bad))} - {each.position for each in bad})
+        for place in shared:
+            if refs[place]['split'] == self.split:
+                self.quarantine.note(f'{self.dataset} entry {positions[place]}', self._refs_file,
+                                     f'another entry has its ref_id {refs[place]["ref_id"]}')
+        refs = [ref for place, ref in enumerate(refs) if place not in shared
+                and ref['split'] == self.split and ref['image_id'] not in excluded]
         return self._tables(sorted(refs, key=lambda ref: ref['ref_id']), refuse_coco=self._leaves_out_by_default
                             and not excluded)
 
@@ -96,15 +103,10 @@ class RefCOCODataset(GroundedDataset):
                                box_width=float, box_height=float, area=float, image_width=float, image_height=float,
                                **(dict(kind=str) if has_kind else {}))
         outlines = TableBuilder(segmentation=str, file=str)
-        named: set[int] = set()
         for ref in refs:
             if self.full(builder):
                 break
             name = f'{self.dataset}_{ref["ref_id"]}'
-            if ref['ref_id'] in named:
-                self.quarantine.note(f'{name} again', self._refs_file, 'a reference before it has that ref_id')
-                continue
-            named.add(ref['ref_id'])
             try:
                 annotation, image = instances.join(ref['ann_id'], ref['image_id'])
             except BadSample as error:
@@ -117,18 +119,15 @@ class RefCOCODataset(GroundedDataset):
             _, _, box_width, box_height = numbers_or_nan(annotation.get('bbox'), 4)
             area, image_width, image_height = numbers_or_nan(
                 [annotation.get('area'), image.get('width'), image.get('height')], 3)
-            said: set[int] = set()
+            ids = {place: sentence['sent_id'] for place, sentence in enumerate(ref['sentences'])
+                   if has_fields(sentence, dict(sent_id=int))}
+            shared = shared_ids(ids, ref['sentences'])
             for place, sentence in enumerate(ref['sentences']):
-                if not (has_fields(sentence, dict(sent_id=int)) and is_text(sentence.get('sent'))):
+                if place not in ids or place in shared or not is_text(sentence.get('sent')):
                     sample = _sample_id(image['file_name'], ref['ref_id'], f'sentence{place}')
-                    self.quarantine.note(sample, self._refs_file, 'the sentence is empty or no valid text, or has no '
-                                                                  'usable sent_id')
+                    self.quarantine.note(sample, self._refs_file, 'another sentence has its sent_id' if place in shared
+                                         else 'the sentence is empty or no valid text, or has no usable sent_id')
                     continue
-                if sentence['sent_id'] in said:
-                    self.quarantine.note(f'{_sample_id(image["file_name"], ref["ref_id"], sentence["sent_id"])} again',
-                                         self._refs_file, 'a sentence before it has that sent_id')
-                    continue
-                said.add(sentence['sent_id'])
                 kind = dict(kind=printable(sentence.get('kind', ''))) if has_kind else {}
                 builder.append(image=image['id'], object=annotation['id'], ref=ref['ref_id'],
                                sentence=sentence['sent_id'], outline=len(outlines) - 1,

@@ -30,7 +30,8 @@ def require_values(tables: dict[str, Table]) -> None:
     for table, content in tables.items():
         for name in content.values.schema.names:
             for row in _where(pa.compute.is_null(content.values[name])):
-                raise ValueError(f'row {row} of the table {table} of an index has no valid {name}')
+                raise ValueError(f'row {row} of the table {table} of an index has no valid {name}; texts, and so '
+                                 'names of files, must be UTF-8')
 
 
 def repeated_rows(names: Iterable[str], count: int) -> dict[int, int]:

@@ -12,7 +12,7 @@ from .exclusion import excluded_ids, names_of
 from .images import read_bytes
 from .index import Table, TableBuilder
 from .index_store import IndexSource
-from .instances import is_segmentation
+from .instances import is_segmentation, shared_ids
 from .json_files import RepeatedKeys, parse_json
 from .lengths import numbers_or_nan
 from .masks import decode_segmentation
@@ -126,20 +126,15 @@ def _samples_of(chunk: tuple[Path, int, list[str], bool]) -> tuple[Table, list[t
             problems.append((name, file, error.reason))
             continue
         width, height = _size(image)
-        named: dict[int, int] = {}
+        contradicted = _contradicted(annotations)
         for position, annotation in enumerate(annotations):
-            if problem := _problem(annotation, image):
+            if problem := _problem(annotation, image) or contradicted.get(position):
                 problems.append((f'{name} annotations[{position}]', file, problem))
                 continue
             if annotation.get('iscrowd') and not crowds:
                 continue
-            identity = _identity(annotation, position)
-            if (before := named.setdefault(identity, position)) != position:
-                problems.append((f'{name} annotations[{position}]', file,
-                                 f'its id {identity} is that of annotations[{before}]'))
-                continue
             _, _, box_width, box_height = numbers_or_nan(annotation.get('bbox'), 4)
-            builder.append(image=number, object=identity, position=position, box_width=box_width,
+            builder.append(image=number, object=_identity(annotation, position), position=position, box_width=box_width,
                            box_height=box_height, image_width=width, image_height=height,
                            area=numbers_or_nan([annotation.get('area')], 1)[0])
     return builder.build(), problems
@@ -151,6 +146,8 @@ def _problem(annotation: object, image: dict) -> str | None:
         return 'it is no annotation'
     if isinstance(annotation, RepeatedKeys):
         return f'it has the key {min(annotation.repeated)!r} twice'
+    if annotation.get('iscrowd') not in (0, 1, None):
+        return 'its iscrowd is neither 0 nor 1'
     its, wanted = annotation.get('image_id'), image.get('image_id', image.get('id'))
     if not is_segmentation(annotation.get('segmentation')):
         return 'it has no usable segmentation'
@@ -159,10 +156,26 @@ def _problem(annotation: object, image: dict) -> str | None:
     return None
 
 
+def _contradicted(annotations: list) -> dict[int, str]:
+    """Position -> what is wrong, where two annotations have one id. One without an id goes by its position, unless
+    another has that number."""
+    ids = {position: annotation['id'] for position, annotation in enumerate(annotations)
+           if isinstance(annotation, dict) and _has_id(annotation)}
+    others = {number: position for position, number in ids.items()}
+    shared = shared_ids(ids, annotations) | {each: others[each] for each in range(len(annotations))
+                                             if each not in ids and each in others}
+    return {position: f'its id {ids.get(position, position)} is that of annotations[{other}]'
+            for position, other in shared.items()}
+
+
+def _has_id(annotation: dict) -> bool:
+    identity = annotation.get('id')
+    return type(identity) is int and abs(identity) < 2**63
+
+
 def _identity(annotation: dict, position: int) -> int:
     """Its id, or its position where that is none or no number of 64 bits."""
-    identity = annotation.get('id')
-    return identity if type(identity) is int and abs(identity) < 2**63 else position
+    return annotation['id'] if _has_id(annotation) else position
 
 
 def image_of(annotation_file: Path) -> Path:

@@ -74,7 +74,10 @@ def _has_pixels(code: dict | None, path: Path) -> bool:
     # More text than one run can take means a second run, inside the object.
     if isinstance(code['counts'], (str, bytes)) and len(code['counts']) > _LONGEST_RUN:
         return True
-    return bool(run_lengths(code['counts'], path)[1::2].any())
+    runs = run_lengths(code['counts'], path)
+    if runs.sum() != np.prod(code['size']):
+        raise BadSample(f'the runs of a mask do not add up to {code["size"][0]} x {code["size"][1]} pixels', path)
+    return bool(runs[1::2].any())
 
 
 def pairs(visible: np.ndarray, gap: tuple[int, int]) -> np.ndarray:

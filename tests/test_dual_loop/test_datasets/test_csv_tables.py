@@ -29,7 +29,8 @@ def test_columns_in_any_order(tmp_path):
 @pytest.mark.parametrize('line, reason', [
     (b'1,,0.5\n', 'the row has 3 columns, the table 4'), (b'1,,0.5,a,b\n', 'the row has 5 columns, the table 4'),
     (b',,0.5,a\n', 'the row has no valid id'), (b'1,,0.5,\n', 'the row has no valid name'),
-    (b'1,,0.5,caf\xe9\n', 'the row has no valid name'), (b',,,\n', 'the row has no valid id, name')])
+    (b'1,,0.5,caf\xe9\n', 'the row has no valid name'),
+    (b'1\0,,0.5,a\n', 'the row has no valid id'), (b',,,\n', 'the row has no valid id, name')])
 def test_a_damaged_row_costs_itself(tmp_path, line, reason):
     file = tmp_path / 'a.csv'
     file.write_bytes(HEAD + b'0,,0.1,zero\n' + line + b'2,,0.3,two\n')
@@ -45,6 +46,10 @@ def test_a_number_that_is_none_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
+    (b'\x89PNG\r\n', 'is not a table of comma-separated values in UTF-8'),
+    (HEAD + b'0,,0.1,zero\n1,,0.2,one', 'has no end'), (HEAD + b'0,,0.1,zero\n1,,0', 'has no end'),
+    (HEAD + b'0,,0.1,zero' + bytes(9), 'zeros, is missing'),
+    (HEAD + b'0,,0.1,zero\n' + bytes(9) + b'two\n', f'at byte {len(HEAD) + 12}, where'),
     (b'', 'is not a table'), (HEAD.replace(b'id', b'Id'), 'has no column id'), (b'\x00\x01\x02', 'is not a table')])
 def test_files_that_make_no_sense_are_refused(tmp_path, content, message):
     file = tmp_path / 'a.csv'

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from dual_loop.datasets import DescribeAnythingDataset
+from dual_loop.datasets import DescribeAnythingDataset, TooManyBadSamples
 from dual_loop.datasets.tars import tar_members
 
 
@@ -32,6 +32,21 @@ def test_what_a_damaged_archive_lacks_is_counted_where_the_listing_tells(dam_roo
     assert archive['sample_id'] == '00.tar' and archive['path'] == str(path)
     assert re.search('00.tar is (perhaps )?not a whole', archive['reason'])
     assert region['sample_id'] == 'c_2_0' and 'no archive' in region['reason']
+
+
+def test_an_archive_whose_name_is_not_utf8_is_recorded(dam_root, small):
+    images = os.fsencode(dam_root / 'COCOStuff' / 'images')
+    os.rename(images + b'/00.tar', images + b'/\xff0.tar')
+    for _ in range(2):  # made, then stored
+        dataset = stuff(dam_root, **small)
+        assert [sample['sample_id'] for sample in dataset] == ['c_2_0']
+        assert {each['sample_id']: each['reason'] for each in dataset.quarantine.entries} == {
+            '\\udcff0.tar': 'its name is not UTF-8: rename the file',
+            'c_1_0': 'no archive in the folder images has an image of it',
+            'c_1_1': 'no archive in the folder images has an image of it'}
+    os.rename(images + b'/01.tar', images + b'/\xff1.tar')
+    with pytest.raises(TooManyBadSamples, match=r'5 of 5 samples.*first one is \\udcff0.tar, .*rename the file'):
+        stuff(dam_root, optional=True, **small)
 
 
 def test_a_mask_of_the_first_frame_is_not_put_on_a_later_one(dam_root, small, tiny, write_tar):

@@ -8,7 +8,7 @@ from dual_loop.datasets import images
 
 
 def test_random_damage_is_noticed_or_does_not_matter(tmp_path):
-    outcomes = fuzz_data.run(24, seed=25, folder=tmp_path)
+    outcomes = fuzz_data.run(24, seed=0, folder=tmp_path)
     assert not [(outcome.title, outcome.failures) for outcome in outcomes if outcome.failures]
     assert len({outcome.title.split()[1] for outcome in outcomes}) > 5, 'formats'
     assert {outcome.end for outcome in outcomes} == {'equal', 'recorded', 'refused'}

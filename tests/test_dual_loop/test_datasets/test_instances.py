@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dual_loop.datasets import refs
-from dual_loop.datasets.instances import Instances, is_segmentation
+from dual_loop.datasets.instances import Instances, is_segmentation, shared_ids
 from dual_loop.datasets.quarantine import BadSample
 
 OUTLINE = [[0, 0, 9, 0, 9, 9]]
@@ -74,3 +74,10 @@ def test_a_key_twice_in_one_entry(tmp_path):
     (dict(size={}, counts=[12]), False), (dict(size=[3, 4], counts=[[12]]), False)])
 def test_what_can_be_a_segmentation(value, expected):
     assert is_segmentation(value) == expected
+
+
+def test_ids_that_entries_share():
+    entries = [dict(a=1), dict(a=1), dict(a=2), dict(a=3), dict(a=1)]
+    assert shared_ids({0: 7, 1: 7, 4: 7, 2: 8}, entries) == {1: 0, 4: 0}, 'the same again'
+    assert shared_ids({0: 7, 1: 7, 2: 7, 3: 8}, entries) == {0: 1, 1: 0, 2: 0}, 'others'
+    assert shared_ids({}, entries) == {}

@@ -10,10 +10,10 @@ from dual_loop.datasets import MissingData, OpenImagesDataset, TooManyBadSamples
 def test_rows_with_labels_and_masks_at_image_size(openimages_root, small, tiny):
     first, second = OpenImagesDataset(openimages_root, **small)
     assert (first['sample_id'], first['label'], first['caption']) == ('abc_m01_box1', 'Cat', None)
-    assert second['label'] == '/m/02', 'a label without a display name keeps its code'
+    assert second['label'] == 'Box'
     for number, sample in ((1, first), (2, second)):
         assert abs(sample['masks'].float().mean().item() - tiny.masks[number].mean()) < 0.03
-    assert OpenImagesDataset(openimages_root, num_objects=2, **small)[0]['label'] == ['Cat', '/m/02']
+    assert OpenImagesDataset(openimages_root, num_objects=2, **small)[0]['label'] == ['Cat', 'Box']
 
 
 def test_missing_files_name_the_argument(openimages_root, small):
@@ -45,6 +45,8 @@ def long_root(openimages_root):
             writer.writerow([f'mask{row}.png', f'{row % 4999 * 7919 % 10007:016x}', label, f'b{row}', x1, x2, y1, y2,
                              '0.5 0.5 1;' * 5])
     assert table.stat().st_size > 1.2 * 2 ** 20
+    names = openimages_root / 'oidv7-class-descriptions.csv'
+    names.write_text(names.read_text() + '/m/03,Tree\n')
     return openimages_root
 
 
@@ -58,7 +60,8 @@ def test_long_table_read_in_pieces(long_root, small):
     np.testing.assert_array_equal(index['box_height'], (table['BoxYMax'] - table['BoxYMin']).to_numpy(np.float32))
     for row in (0, 1, 2, 8999, 9001, 14_999):
         assert dataset.path(row).stem == table['ImageID'][row] and dataset.sample_id(row) == f'mask{row}'
-        assert dataset.words(row)['label'] == {'/m/01': 'Cat'}.get(table['LabelName'][row], table['LabelName'][row])
+        assert dataset.words(row)['label'] == {'/m/01': 'Cat', '/m/02': 'Box', '/m/03': 'Tree'}[
+            table['LabelName'][row]]
 
 
 def test_first_samples_do_not_need_the_rest_of_the_table(long_root, small):
@@ -82,10 +85,10 @@ def test_table_without_boxes(openimages_root, small):
 def test_companions_where_images_are_in_turn(openimages_root, small):
     table = openimages_root / 'train-annotations-object-segmentation.csv'
     head, one, two = table.read_text().splitlines()
-    table.write_text('\n'.join([head, one, one.replace('abc', 'xyz'), two, two.replace('abc', 'xyz')]))
+    table.write_text('\n'.join([head, one, one.replace('abc', 'xyz'), two, two.replace('abc', 'xyz'), '']))
     dataset = OpenImagesDataset(openimages_root, num_objects=9, **small)
     assert dataset.index['image'].tolist() == [0, 1, 0, 1]
-    assert dataset[0]['label'] == ['Cat', '/m/02'] and dataset[2]['label'] == ['/m/02', 'Cat']
+    assert dataset[0]['label'] == ['Cat', 'Box'] and dataset[2]['label'] == ['Box', 'Cat']
 
 
 HEX = '00000000000000ab', '00000000000000cd'
@@ -130,25 +133,50 @@ def test_an_odd_row_costs_itself(named_root, small, old, new, reason):
 def test_a_mask_of_two_rows_is_of_the_first(named_root, small):
     table = named_root / 'train-annotations-object-segmentation.csv'
     head, one, two = table.read_text().splitlines()
-    table.write_text('\n'.join([head, one, two, one]))
+    table.write_text('\n'.join([head, one, two, one, '']))
     ids, bad = found(OpenImagesDataset(named_root, **small))
     assert len(ids) == 2 and bad == {f'{HEX[0]}_m01_box1.png again (row 2)': 'row 0 has that mask already'}
 
 
-def test_a_mask_of_two_images_is_of_none(openimages_root, small):
+@pytest.mark.parametrize('old, new', [(',abc,', ',xyz,'), ('/m/01', '/m/02')])
+def test_a_mask_of_two_images_or_classes_is_of_none(openimages_root, small, old, new):
     table = openimages_root / 'train-annotations-object-segmentation.csv'
-    head, one, two = table.read_text().splitlines()
-    table.write_text('\n'.join([head, one, two, one.replace(',abc,', ',xyz,')]))
+    head, one, two = table.read_text().replace('abc_m01', 'abc').splitlines()
+    table.write_text('\n'.join([head, one, two, one.replace(old, new), '']))
     ids, bad = found(OpenImagesDataset(openimages_root, **small))
-    assert ids == ['abc_m02_box2'] and set(bad) == {'abc_m01_box1.png', 'abc_m01_box1.png again (row 2)'}
+    assert ids == ['abc_m02_box2'] and set(bad) == {'abc_box1.png', 'abc_box1.png again (row 2)'}
 
 
 def test_a_class_with_two_names_goes_by_its_code(named_root, small):
     names = named_root / 'oidv7-class-descriptions.csv'
-    names.write_text(names.read_text() + '/m/01,Dog\n/m/02,Box\n/m/02,Box\n')
+    names.write_text(names.read_text() + '/m/01,Dog\n/m/02,Box\n')
     dataset = OpenImagesDataset(named_root, **small)
     assert [sample['label'] for sample in dataset] == ['/m/01', 'Box']
-    assert found(dataset)[1] == {'/m/01': "the class has two names, 'Cat' and 'Dog'"}
+    assert found(dataset)[1] == {'class /m/01': "the class has two names, 'Cat' and 'Dog'"}
+
+
+@pytest.mark.parametrize('row', ['', '/m/02,\n', ',Box\n', '/m/02\n', '/m/02,caf\udce9\n', '/m/02,B\0x\n',
+                                 '/m/0\0,Box\n'])
+def test_a_class_without_a_usable_row_is_recorded_and_goes_by_its_code(named_root, small, row):
+    names = named_root / 'oidv7-class-descriptions.csv'
+    names.write_text('LabelName,DisplayName\n/m/01,Cat\n' + row, errors='surrogateescape')
+    for _ in range(2):  # made, then stored
+        dataset = OpenImagesDataset(named_root, **small)
+        assert [sample['label'] for sample in dataset] == ['Cat', '/m/02']
+        entry, = (each for each in dataset.quarantine.entries if each['sample_id'] == 'class /m/02')
+        assert entry['path'] == str(names) and 'the class has no usable row' in entry['reason']
+        assert dataset.quarantine.count == 1 + bool(row)
+
+
+@pytest.mark.parametrize('table', ['train-annotations-object-segmentation.csv', 'oidv7-class-descriptions.csv'])
+@pytest.mark.parametrize('damage, reason', [
+    (lambda data: b'\x89PNG\r\n\x1a\n' + data, 'is not a table.*in UTF-8'),
+    (lambda data: data[:-20] + bytes(20), 'has a hole'), (lambda data: data[:-4], 'ends within a row')])
+def test_a_damaged_table_is_an_error_that_names_it(named_root, small, table, damage, reason):
+    file = named_root / table
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=f'{table}.*{reason}.*download it again'):
+        OpenImagesDataset(named_root, optional=True, **small)
 
 
 def test_a_folder_that_is_missing_is_left_out_and_a_damaged_table_is_not(named_root, small, tmp_path):

@@ -204,13 +204,18 @@ def test_an_odd_entry_costs_itself_and_is_named(refcoco_root, small, of_refs, of
     assert ids == ONLY_LEFT and list(bad) == [name] and reason in bad[name]
 
 
-def test_names_that_repeat(refcoco_root, small):
-    change(refcoco_root, lambda refs: (refs[1]['sentences'].append(dict(sent='other', sent_id=1)),
-                                       refs.append(dict(refs[0], ref_id=0))))
+def test_ids_that_repeat(refcoco_root, small):
+    """Of entries and sentences that are the same one stays; of those that differ none does."""
+    change(refcoco_root, lambda refs: (refs[1]['sentences'].append(dict(refs[1]['sentences'][0])),
+                                       refs.append(dict(refs[0])), refs.insert(0, dict(refs[0], ref_id=-1))))
     ids, bad = found(RefCOCODataset(refcoco_root, **small))
-    assert ids == [*ONLY_LEFT, 'COCO_7_1_10']
-    assert bad == {'refcoco_0 again': 'a reference before it has that ref_id',
-                   'COCO_7_0_1 again': 'a sentence before it has that sent_id'}
+    del bad['refcoco entry 0']
+    assert ids == [*ONLY_LEFT, 'COCO_7_1_10'] and bad == {'refcoco entry 4': 'another entry has its ref_id 1',
+                                                          'COCO_7_0_sentence2': 'another sentence has its sent_id'}
+    change(refcoco_root, lambda refs: (refs[2]['sentences'][2].update(sent='other'), refs[4].update(ann_id=71)))
+    ids, bad = found(RefCOCODataset(refcoco_root, **small))
+    assert ids == ONLY_LEFT[1:] and {*bad} == {'refcoco entry 0', 'refcoco entry 1', 'refcoco entry 4',
+                                               'COCO_7_0_sentence0', 'COCO_7_0_sentence2'}
 
 
 def test_one_file_for_two_images(refcoco_root, small):

@@ -93,10 +93,10 @@ def found(dataset):
 
 
 @pytest.mark.parametrize('change, reason', [
-    (lambda c: c['annotations'][1].update(id=11), 'its id 11 is that of annotations[0]'),
     (lambda c: c['annotations'].__setitem__(1, 'damage'), 'it is no annotation'),
     (lambda c: c['annotations'][1].update(segmentation=None), 'no usable segmentation'),
     (lambda c: c['annotations'][1].update(segmentation=dict(size=[[48]], counts='x')), 'no usable segmentation'),
+    (lambda c: c['annotations'][1].update(iscrowd='0'), 'its iscrowd is neither 0 nor 1'),
     (lambda c: (c['image'].update(image_id=1), c['annotations'][1].update(image_id=2)), 'to image 2, the file to'),
     (lambda c: (c['image'].update(id=1), c['annotations'][1].update(image_id='b')), "to image 'b', the file to"),
 ])
@@ -105,6 +105,32 @@ def test_an_odd_annotation_costs_itself(sa1b_root, small, change, reason):
     ids, bad = found(SA1BDataset(sa1b_root, **small))
     assert ids == ['sa_1_11', 'sa_2_11', 'sa_2_12'] and list(bad) == ['sa_000000/sa_1 annotations[1]']
     assert reason in bad['sa_000000/sa_1 annotations[1]']
+
+
+def test_annotations_of_one_id_are_none(sa1b_root, small):
+    file = sa1b_root / 'sa_000000' / 'sa_1.json'
+    rewrite(file, lambda content: content['annotations'][1].update(id=11))
+    ids, bad = found(SA1BDataset(sa1b_root, **small))
+    assert ids == ['sa_2_11', 'sa_2_12'] and bad == {
+        'sa_000000/sa_1 annotations[0]': 'its id 11 is that of annotations[1]',
+        'sa_000000/sa_1 annotations[1]': 'its id 11 is that of annotations[0]'}
+    rewrite(file, lambda content: content['annotations'][1].update(segmentation=None))
+    assert found(SA1BDataset(sa1b_root, **small))[0] == ids, 'whose id it is, the unusable one does not say either'
+
+
+def test_of_annotations_that_are_the_same_one_stays(sa1b_root, small):
+    rewrite(sa1b_root / 'sa_000000' / 'sa_1.json', lambda content: content['annotations'].append(
+        content['annotations'][0]))
+    assert found(SA1BDataset(sa1b_root, **small)) == (
+        ['sa_1_11', 'sa_1_12', 'sa_2_11', 'sa_2_12'],
+        {'sa_000000/sa_1 annotations[2]': 'its id 11 is that of annotations[0]'})
+
+
+def test_a_position_yields_to_an_id(sa1b_root, small):
+    rewrite(sa1b_root / 'sa_000000' / 'sa_1.json', lambda content: (
+        content['annotations'][0].pop('id'), content['annotations'][1].update(id=0)))
+    ids, bad = found(SA1BDataset(sa1b_root, **small))
+    assert ids == ['sa_1_0', 'sa_2_11', 'sa_2_12'] and list(bad) == ['sa_000000/sa_1 annotations[0]']
 
 
 @pytest.mark.parametrize('value', [2**63, 10**400, 'a1', True, 1.5, None])
