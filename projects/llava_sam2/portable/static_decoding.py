@@ -118,7 +118,7 @@ class StaticDecoder:
         """Make room for so many rows and tokens; what was captured for less is forgotten."""
         longest = self.network.language_model.config.max_position_embeddings
         if length > longest:
-            raise ValueError(f'prompt and answer take {length} tokens, but the language model knows {longest} positions')
+            raise ValueError(f'prompt and answer take {length} tokens, but the language model has {longest} positions')
         if rows <= self.rows and length <= self.length:
             return
         like = self.network.token_embeddings().detach()
@@ -253,7 +253,7 @@ def _linears(layer: nn.Module) -> list[tuple[nn.Module, ...]]:
             (mlp.gate_proj, mlp.up_proj), (mlp.down_proj, )]
 
 
-# -- one layer, as functions of tensors, so that one compilation serves all layers ---------------------------------------
+# -- one layer, as functions of tensors, so that one compilation serves all layers ----------------------------------
 
 
 def _linear(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:

@@ -74,15 +74,11 @@ def test_early_ends_stop_tokens_and_limits(model, rows, features, monkeypatch):
         for step in range(length + vocabulary.num_terminator_tokens):
             if not expected.finished:
                 expected.add([script[step] if step < len(script) else 64 for script in scripts])
-        decoder, steps = StaticDecoder(model.network, vocabulary), iter(range(100))
-
-        def rote(states, banned):
-            step = next(steps)
-            tokens = [script[step] if step < len(script) else 64 for script in scripts]
-            return torch.tensor(tokens)
-
-        monkeypatch.setattr(decoder, '_next', rote)
-        assert said(decoder.decode(model.pad(rows[:4]), features, length, stop_ids=(stop, ))) == said(expected.decoded())
+        decoder = StaticDecoder(model.network, vocabulary)
+        turns = iter([[script[step] if step < len(script) else 64 for script in scripts] for step in range(100)])
+        monkeypatch.setattr(decoder, '_next', lambda states, banned, turns=turns: torch.tensor(next(turns)))
+        decoded = decoder.decode(model.pad(rows[:4]), features, length, stop_ids=(stop, ))
+        assert said(decoded) == said(expected.decoded())
 
 
 def test_what_may_not_come_never_comes(model, rows, features):
@@ -132,5 +128,5 @@ def test_what_cannot_be_decoded_is_refused(build_base, model, rows, features):
     decoder = StaticDecoder(model.network, model.vocabulary)
     with pytest.raises(ValueError, match='padded on the right'):
         decoder.decode(model.pad(rows, 'left'), features, 5)
-    with pytest.raises(ValueError, match='512 positions'):
+    with pytest.raises(ValueError, match='has 512 positions'):
         decoder.decode(model.pad(rows), features, 500)
