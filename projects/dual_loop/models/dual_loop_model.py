@@ -1,6 +1,6 @@
 """The base model with its teacher and the loops that train it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,12 @@ class DualLoopModel(BaseModel):
         """Of the first loop that has one."""
         return next((loop.max_caption_len for loop in self.loops.values() if hasattr(loop, 'max_caption_len')), None)
 
+    @staticmethod
+    def surrogate(parameters: Iterable[torch.Tensor], gradients: Iterable[torch.Tensor]) -> torch.Tensor:
+        """A scalar whose gradient with respect to the parameters is the given one."""
+        pairs = list(zip(parameters, gradients, strict=True))
+        return GivenGradient.apply([gradient.to(p.dtype) for p, gradient in pairs], *(p for p, _ in pairs))
+
     def init_weights(self) -> None:
         """Nothing to do; see :meth:`VideoLLaVASAMModel.init_weights`."""
 
@@ -101,9 +107,7 @@ class DualLoopModel(BaseModel):
                 student), or ``surrogate`` (a scalar whose gradient is the given one).
         """
         if mode == 'surrogate':
-            parameters = self.trainables().values()
-            gradients = [gradient.to(p.dtype) for p, gradient in zip(parameters, data_samples, strict=True)]
-            return GivenGradient.apply(gradients, *parameters)
+            return self.surrogate(self.trainables().values(), data_samples)
         if mode in ('loss', 'predict'):
             return self.base(data, data_samples, mode=mode)
         if mode in self.loops:
