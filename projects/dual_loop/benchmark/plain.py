@@ -4,6 +4,8 @@ Eager decoding with LoRA unmerged and a cache that grows, masks where rows are p
 layer, nothing compiled, SAM 2 as transformers computes it, the surrogate loss as a sum of products.
 """
 
+from functools import partial
+
 import torch
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention
 
@@ -24,14 +26,14 @@ def take_the_plain_way(model: DualLoopModel) -> None:
     """Let a model, for good, train as the straightforward way would."""
     model.teacher.static = False
     network, language_model = model.base.network, model.base.network.language_model
-    network.hidden_states = lambda batch, features: masked_hidden_states(network, batch, features)
+    network.hidden_states = partial(masked_hidden_states, network)  # type: ignore[method-assign]
     for layer in language_model.model.layers:
         layer._compiled_call_impl = None
     language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
     for module in network.grounding_encoder.modules():
         if type(module) is LeanAttention:
             module.__class__ = Sam2MultiScaleAttention
-    model.surrogate = sum_of_products
+    model.surrogate = sum_of_products  # type: ignore[method-assign]
 
 
 def sum_of_products(parameters, gradients) -> torch.Tensor:

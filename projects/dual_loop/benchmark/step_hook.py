@@ -110,7 +110,8 @@ class StepBenchmark(Hook):
         elif kind == 'waits':
             if self.device.type == 'cuda':
                 self.caught.__exit__(None, None, None)
-                found['waits'] = dict(Counter(_place(each) for each in self.warned if 'synchroniz' in str(each.message)))
+                waits = (each for each in self.warned if 'synchroniz' in str(each.message))
+                found['waits'] = dict(Counter(map(_place, waits)))
         else:
             found['warm_up' if kind == 'warm-up' else 'seconds'].append(seconds)
         if kind == 'timed' and self.device.type == 'cuda':
@@ -163,7 +164,8 @@ def describe(report: dict) -> str:
     for key, title in figures:
         values = [report[way].get(key) for way in ways]
         if any(value is not None for value in values):
-            lines.append(f'{title:40}' + ''.join(f'{value:12.4g}' if value is not None else ' ' * 12 for value in values))
+            cells = (f'{value:12.4g}' if value is not None else ' ' * 12 for value in values)
+            lines.append(f'{title:40}' + ''.join(cells))
     for phase in dict.fromkeys(name for way in ways for name in report[way]['phases']):
         lines.append(f'  {phase:38}' + ''.join(f'{report[way]["phases"].get(phase, 0):12.3f}' for way in ways))
     waits = report['fast']['waits']

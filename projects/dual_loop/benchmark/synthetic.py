@@ -12,8 +12,8 @@ from llava_sam2.portable.regions import region_grid
 from llava_sam2.randomness import generator_for, seed_for
 from llava_sam2.tokenizer import build_tokenizer
 
-_WORDS = ('the a small large red blue green dark bright round square old wooden person dog car tree table window left '
-          'right near behind under above with and of in on which stands lies looks holds carries wears').split()
+_WORDS = """the a small large red blue green dark bright round square old wooden person dog car tree table window left
+right near behind under above with and of in on which stands lies looks holds carries wears""".split()
 
 
 class SyntheticSamples(Dataset):
@@ -32,8 +32,9 @@ class SyntheticSamples(Dataset):
 
     def __init__(self, size: int, image_size: int, grounding_size: int, region_grid: int, tokenizer: str | dict,
                  caption_len: int = 0, pairs: float = 0.0, vary: bool = False):
-        self.size, self.image_size, self.grounding_size, self.region_grid = size, image_size, grounding_size, region_grid
-        self.tokenizer, self.caption_len, self.pairs, self.vary = tokenizer, caption_len, pairs, vary
+        self.size, self.tokenizer = size, tokenizer
+        self.image_size, self.grounding_size, self.region_grid = image_size, grounding_size, region_grid
+        self.caption_len, self.pairs, self.vary = caption_len, pairs, vary
         self._made: dict[int, dict] = {}
 
     def __len__(self) -> int:

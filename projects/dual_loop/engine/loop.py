@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import set_work_dir
 from dual_loop.loop_names import loader_key, loop_title
-from dual_loop.models.loop import Loop
+from dual_loop.models.loop import Loop, as_numbers
 from dual_loop.stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from llava_sam2.randomness import seed_for
 
@@ -297,8 +297,8 @@ class DualLoopTrainLoop(BaseLoop):
             buffer[marked] += output['loss'] * 0
             if preview := output.pop('preview', None):
                 self.preview = dict(preview, data=data)
-            for name, value in output.items():
-                figures.setdefault(f'{loop.name}/{name}', []).append(float(value))
+            for name, value in as_numbers(output).items():
+                figures.setdefault(f'{loop.name}/{name}', []).append(value)
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
     def skip(self, extremes: Mapping[str, Sequence[torch.Tensor]], data: Mapping[str, list]) -> None:

@@ -9,12 +9,13 @@ from mmengine.registry import MODELS
 
 from llava_sam2.model import Images, usable_weights
 from llava_sam2.portable.network import binary_masks
+from llava_sam2.portable.sequences import on_device
 from llava_sam2.text_rows import TextRows
 
 from .bridge import CaptionBridge
 from .caption_figures import caption_figures
 from .corruption import corrupt
-from .loop import Loop, Passage, scalars
+from .loop import Loop, Passage, detached
 from .losses import positions_loss
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ class MaskLoop(Loop):
     def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
                 poll: Callable[[], None] | None = None) -> dict[str, Any]:
         base = model.base
-        images = base.encode(data['pixel_values'], data['g_pixel_values'])
+        images = base.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
         captions: list[str | None] = list(data['captions'])
         pseudo = [row for row, caption in enumerate(captions) if caption is None]
         soft: dict[int, torch.Tensor] = {}
         parts: dict[str, torch.Tensor] = {}
-        figures: dict[str, float] = dict(seconds_teacher=0.0)
+        figures: dict[str, Any] = dict(seconds_teacher=0.0)
         weights = usable_weights(data)
         if self.bridge is not None:
             parts['denoise'] = weights.new_zeros(())  # what human sentences contribute
@@ -101,7 +102,7 @@ class MaskLoop(Loop):
                 embeds, sampled, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
                 soft = dict(zip(pseudo, embeds))
                 figures |= seen
-                parts['denoise'] = weights[pseudo] @ denoise
+                parts['denoise'] = weights[on_device(pseudo, weights.device)] @ denoise
                 for row, caption in zip(pseudo, sampled):
                     captions[row] = base.vocabulary.decode(caption).strip()
         rows = [
@@ -110,14 +111,14 @@ class MaskLoop(Loop):
             for row, sample_id in enumerate(data['sample_ids'])
         ]
         batch, hidden_states = base.read_rows(rows, images)
-        logits = base.segment(batch, hidden_states, images)
+        logits = base.segment(rows, hidden_states, images)
         points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
         mask, dice = base.mask_losses(logits, data['masks2'], points)
         parts |= dict(mask=weights @ mask, dice=weights @ dice, answer=weights @ base.token_loss(batch, hidden_states))
         loss = parts['mask'] + parts['dice'] + self.answer_weight * parts['answer']
         if 'denoise' in parts:
             loss = loss + self.denoise_weight * parts['denoise']
-        output = dict(loss=loss) | scalars(parts) | figures
+        output = dict(loss=loss) | detached(parts) | figures
         if preview:
             predicted = binary_masks(logits.detach()[:, None], data['masks2'].shape[-2:])[:, 0]
             output['preview'] = dict(captions=captions, predicted=predicted.cpu())
@@ -126,7 +127,7 @@ class MaskLoop(Loop):
     def _student_captions(
         self, model: 'DualLoopModel', data: Mapping[str, Any], images: Images, pseudo: Sequence[int],
         ids: Sequence[list[int]], step: int,
-    ) -> tuple[list[torch.Tensor], list[list[int]], torch.Tensor, dict[str, float]]:
+    ) -> tuple[list[torch.Tensor], list[list[int]], torch.Tensor, dict[str, torch.Tensor]]:
         """First student pass: read image 1, mask 1 and the corrupted caption, predict the caption, sample it.
 
         Returns:

@@ -88,7 +88,9 @@ class Teacher:
         """
         student, vocabulary = self.student, self.student.vocabulary
         rows = [student.text_rows.description(image, region, []) for image, region in zip(image_of_row, regions)]
-        banned = dict(forbidden=vocabulary.cannot_continue, forbidden_first=vocabulary.cannot_begin)
+        device = student.network.device
+        banned = dict(forbidden=vocabulary.on('cannot_continue', device),
+                      forbidden_first=vocabulary.on('cannot_begin', device))
         if self.static:
             with self.active():
                 features = student.project(images)

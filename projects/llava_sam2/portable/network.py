@@ -87,12 +87,13 @@ class Sa2VANetwork(PreTrainedModel):
             (B, L, D).
         """
         embeds = self.language_model.get_input_embeddings()(batch.input_ids)
+        shape, embeds = embeds.shape, embeds.flatten(0, 1)
         visual = image_features.flatten(0, 1)[batch.visual_index]
-        embeds = embeds.masked_scatter(batch.visual_mask[..., None], visual.to(embeds.dtype))
+        embeds = embeds.index_copy(0, batch.visual_places, visual.to(embeds.dtype))
         soft = [row.soft for row in batch.rows if row.soft is not None]
         if soft:
-            embeds = embeds.masked_scatter(batch.slot_mask[..., None], torch.cat(soft).to(embeds.dtype))
-        return embeds
+            embeds = embeds.index_copy(0, batch.slot_places, torch.cat(soft).to(embeds.dtype))
+        return embeds.view(shape)
 
     def hidden_states(self, batch: Batch, image_features: torch.Tensor) -> torch.Tensor:
         """Last hidden states (B, L, D), after the final norm, of a padded batch; see :meth:`embed`.

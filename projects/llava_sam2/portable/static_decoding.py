@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .generation import Decoded, Transcript
 from .network import Sa2VANetwork
-from .sequences import Batch
+from .sequences import Batch, on_device
 from .vocabulary import Vocabulary
 
 #: Tokens between two looks of the host at what was said. Two such pieces may be computed in vain.
@@ -86,8 +86,7 @@ class StaticDecoder:
         count, limit = len(batch.rows), max_new_tokens + self.vocabulary.num_terminator_tokens
         self._reserve(count, batch.input_ids.shape[1] + limit)
         rows = min(1 << (count - 1).bit_length(), self.rows)
-        nothing = torch.zeros(self.vocabulary.size, dtype=torch.bool)
-        self.banned.copy_(nothing if forbidden is None else forbidden)
+        self.banned.zero_() if forbidden is None else self.banned.copy_(forbidden)
         step = self._captured(rows)
         self._read(batch, image_features, self.banned if forbidden_first is None else
                    forbidden_first.to(self.banned.device))
@@ -168,7 +167,7 @@ class StaticDecoder:
             y = F.scaled_dot_product_attention(
                 q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True)
             x = layer.finish(x, y.transpose(1, 2))
-        ends = torch.tensor([len(row.input_ids) for row in batch.rows]).to(x.device, non_blocking=True)
+        ends = on_device([len(row.input_ids) for row in batch.rows], x.device)
         self.position.zero_()  # rows of the graph beyond the batch say something, and nobody listens
         self.position[:count] = ends
         self.token[:count] = self._next(x[self.row[:count], ends - 1], banned)

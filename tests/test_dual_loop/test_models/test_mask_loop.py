@@ -129,7 +129,7 @@ def test_student_reads_corrupted_tokens_and_denoises_them(build_loops, make_batc
     start = len(padded.rows[0].input_ids) - len(ids)
     logprobs = model.base.network.logits(states[0]).log_softmax(dim=-1)
     expected = -sum(logprobs[start + place - 1, ids[place]] for place in changed) / len(changed)
-    assert out['denoise'] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(out['denoise']) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def test_student_samples_from_its_logits_at_the_caption_positions(build_loops, make_batch, monkeypatch):
@@ -157,7 +157,7 @@ def test_loop1_loss_is_the_sum_of_its_weighted_parts(build_loops, make_batch):
         out = model.loops['loop1'].forward(model, batch, 0)
         answer, denoise = weights.get('answer_weight', 1.0), weights.get('denoise_weight', 0.0)
         expected = out['mask'] + out['dice'] + answer * out['answer'] + denoise * out['denoise']
-        assert float(out['loss'].detach()) == pytest.approx(expected, rel=1e-6)
+        assert float(out['loss'].detach()) == pytest.approx(float(expected), rel=1e-6)
         assert out['denoise'] > 0
 
 
