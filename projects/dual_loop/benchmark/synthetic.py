@@ -12,8 +12,10 @@ from llava_sam2.portable.regions import region_grid
 from llava_sam2.randomness import generator_for, seed_for
 from llava_sam2.tokenizer import build_tokenizer
 
-_WORDS = """the a small large red blue green dark bright round square old wooden person dog car tree table window left
-right near behind under above with and of in on which stands lies looks holds carries wears""".split()
+_WORDS = (
+    'the', 'a', 'small', 'large', 'red', 'blue', 'green', 'dark', 'bright', 'round', 'square', 'old', 'wooden',
+    'person', 'dog', 'car', 'tree', 'table', 'window', 'left', 'right', 'near', 'behind', 'under', 'above', 'with',
+    'and', 'of', 'in', 'on', 'which', 'stands', 'lies', 'looks', 'holds', 'carries', 'wears')
 
 
 class SyntheticSamples(Dataset):
