@@ -283,12 +283,15 @@ class DualLoopTrainLoop(BaseLoop):
         figures: dict[str, list[float]] = {}
         show = self.preview_interval and (
             (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1))
-        for micro, batch in enumerate(batches):
+        batches = [model.data_preprocessor(batch, training=True)['data'] for batch in batches]
+        prepared = loop.prepare(model, batches, self.stop.poll)
+        for micro, data in enumerate(batches):
             self.stop.poll()
             # Dropout is the only user of the global generator; keyed so, a resumed run draws the same.
             torch.manual_seed(seed_for(model.base.seed, 'dropout', self._iter, micro, loop.key, get_rank()))
-            data = model.data_preprocessor(batch, training=True)['data']
             options = dict(step=self._iter, preview=bool(show) and self.preview is None, poll=self.stop.poll)
+            if prepared:
+                options['prepared'] = prepared[micro]
             output = model(data, options, mode=loop.name)
             grads = torch.autograd.grad(output['loss'], self.parameters, allow_unused=True)
             self.layout.accumulate_(buffer, grads, 1 / len(batches), loop.name)

@@ -1,6 +1,6 @@
 """What every loop is: an object that gives a loss of a batch, and says what the engine must know about it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,15 @@ class Loop:
     def title(self) -> str:
         """Its name in words."""
         return loop_title(self.name)
+
+    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
+                poll: Callable[[], None] | None = None) -> Sequence[Any]:
+        """What is better done for all micro-batches of a step at once, without a graph.
+
+        Returns:
+            Of each batch what :meth:`forward` gets as ``prepared``; nothing at all (the default) if it gets none.
+        """
+        return ()
 
     def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
                 poll: Callable[[], None] | None = None) -> dict[str, Any]:
