@@ -37,7 +37,7 @@ model = dict(
     max_caption_len=32,
     mask_ratio=0.25,
     answer_weight=1.0,
-    denoise_weight=0.1,  # without it nothing keeps the captions language
+    denoise_weight=1.0,  # 0 in the 4B config; without it nothing keeps the captions language
     mask_weight=0.0,
 )
 
@@ -47,7 +47,7 @@ train_cfg = dict(
     loop2_dataloader=loop2_dataloader,
     max_steps=300,
     accumulative_counts=1,
-    surgery=dict(rule='orthogonal', beta=1.0, max_grad_norm=1.0),
+    surgery=dict(rule='orthogonal', beta=0.5, max_grad_norm=1.0),
     preview_interval=50,
 )
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05))

@@ -19,7 +19,7 @@ model = dict(
     base=model['base'],
     # Surgery takes their gradients in this order.
     loops=[
-        dict(type=MaskLoop, topk=64, max_caption_len=32, denoise_weight=0.1),
+        dict(type=MaskLoop, topk=64, max_caption_len=32, denoise_weight=1.0),
         dict(type=CaptionLoop, max_caption_len=32),
         dict(type=SupervisedLoop, joins='loop1'),  # its gradient is added to loop 1's before surgery and kept whole
     ],

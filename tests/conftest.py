@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def real_samples(shared_dir: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def small_files_only():
+    """The kernel itself refuses files above 100 000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture(scope='session')
 def released_4b() -> dict[str, tuple[int, ...]]:
     """Name to shape of every tensor of the released 4B model, as published."""
@@ -76,10 +86,11 @@ def network_sizes() -> dict:
 @pytest.fixture(scope='session')
 def vocabulary():
     """Tables over the tokenizer of the shipped tiny model, with 640 rows as in its network."""
+    from llava_sam2.portable.templates import PHI3_CHAT
     from llava_sam2.portable.vocabulary import Vocabulary
     from llava_sam2.tokenizer import load_tokenizer
 
-    return Vocabulary(load_tokenizer(CHECKOUT / 'assets' / 'tiny'), 640)
+    return Vocabulary(load_tokenizer(CHECKOUT / 'assets' / 'tiny'), 640, PHI3_CHAT)
 
 
 @pytest.fixture(scope='session')

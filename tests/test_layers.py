@@ -6,10 +6,11 @@ from collections.abc import Iterator
 # From the top; what stands in one line is side by side and does not import each other.
 DUAL_LOOP = [['registered'], ['engine'], ['evaluation'], ['visualization', 'checkpoints'],
              ['models', 'datasets', 'demo']]
-LLAVA_SAM2 = [['model'], ['initialisation', 'losses', 'precision', 'text_rows'], ['weights'], ['tokenizer'],
-              ['portable']]
+LLAVA_SAM2 = [['model'], ['initialisation', 'losses', 'precision', 'text_rows', 'trainable'], ['weights'],
+              ['tokenizer'], ['portable']]
 # Import nothing of the project, so that everything but portable may import them.
-LEAVES = ['dual_loop.loop_names', 'dual_loop.stop', 'llava_sam2.paths', 'llava_sam2.randomness']
+LEAVES = ['dual_loop.loop_names', 'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.paths',
+          'llava_sam2.randomness']
 LAYERS = [*([f'dual_loop.{name}' for name in layer] for layer in DUAL_LOOP),
           *([f'llava_sam2.{name}' for name in layer] for layer in LLAVA_SAM2)]
 ALLOWED = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from llava_sam2.paths import writing
 from llava_sam2.portable.configuration import config_of_folder
 from llava_sam2.portable.key_maps import released_to_training
 from llava_sam2.portable.network import Sa2VANetwork
@@ -39,13 +40,15 @@ def convert(folder: Path, out: Path) -> int:
     # Tensors are mapped from their files; torch.save goes through them one by one.
     state = {released_to_training(name): stored.tensor() for name, stored in assembly.tensors.items()}
     meta = dict(source=folder.name, fingerprint=fingerprint_of(assembly), lora='merged')
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + '.partial')
-    try:
-        torch.save(dict(state_dict=state, meta=meta), partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing('the checkpoint', out):
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(dict(state_dict=state, meta=meta), partial)
+            partial.replace(out)
+        finally:
+            if partial.exists():
+                partial.unlink()
     return len(state)
 
 
@@ -59,7 +62,7 @@ def main() -> int:
         return 1
     try:
         count = convert(args.folder, args.out)
-    except (CheckpointError, FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f'convert_hf_to_ckpt: {error}', file=sys.stderr)
         return 1
     print(f'wrote {count} tensors to {args.out}; LoRA, if there was any, stays merged')

@@ -22,7 +22,7 @@ def main(argv=None):
     try:
         root = ensure_demo_data(args.out.absolute(), args.images, args.seed, workers=args.workers, progress=True,
                                 sources=args.sources)
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f'make_demo_data: {error}', file=sys.stderr)
         return 1
     scenes = json.loads((root / 'manifest.json').read_text())['scenes']

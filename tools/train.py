@@ -15,7 +15,9 @@ from mmengine.config import Config, DictAction
 
 from dual_loop.checkpoints.files import check_whole
 from dual_loop.engine import compat
+from dual_loop.engine.ownership import WorkDirInUse
 from dual_loop.engine.resume import latest_checkpoint
+from llava_sam2.paths import CannotWrite
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -85,7 +87,10 @@ def main(argv: list[str] | None = None) -> None:
 
     compat.apply()  # once more, now that DeepSpeed is loaded
     sys.argv = [train.__file__, *arguments]
-    train.main()
+    try:
+        train.main()
+    except (CannotWrite, WorkDirInUse) as error:
+        sys.exit(f'train.py: {error}')
 
 
 if __name__ == '__main__':

@@ -24,24 +24,11 @@ from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
 from .randomness import generator_for
 from .text_rows import TextRows
 from .tokenizer import build_tokenizer
+from .trainable import check_parts, freeze, unused_masks
 from .weights.loading import load_pretrained
 from .weights.sources import config_of_source, resolved
 from .weights.token_rows import TOKEN_MODULES, added_token_ids
 
-#: What a config may name as trainable, as prefixes of network parameters.
-TRAINABLE_PARTS = {
-    'vision_model': 'vision_model.',
-    'mlp1': 'mlp1.',
-    'language_model': 'language_model.',
-    'text_hidden_fcs': 'text_hidden_fcs.',
-    'image_encoder': 'grounding_encoder.vision_encoder.',
-    'mask_decoder': 'grounding_encoder.mask_decoder.',
-}
-#: The twelve decoder tensors that this recipe never gives a gradient.
-_NEVER_TRAINED = (
-    'grounding_encoder.mask_decoder.iou_prediction_head.',
-    'grounding_encoder.mask_decoder.pred_obj_score_head.',
-)
 _LORA_LAYERS = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj')
 
 
@@ -90,7 +77,10 @@ class VideoLLaVASAMModel(BaseModel):
         random_weights: build from ``network`` without weights, and say so.
         dtype: ``float32`` or ``bfloat16``, of the frozen weights. Trained ones are fp32; beside bf16 ones passes run
             under autocast, unless the whole module has been cast, as DeepSpeed's bf16 does.
-        trainable: keys of :data:`TRAINABLE_PARTS`; everything else is frozen.
+        trainable: keys of :data:`~llava_sam2.trainable.TRAINABLE_PARTS`; everything else is frozen, and so is what can
+            never get a gradient.
+        train_unused_masks: train the hypernetworks of masks that ``mask_selection`` never takes, as version 0.1.0 did:
+            weight decay shrinks them, and nothing depends on them. For resuming its runs, where it is set by itself.
         lora: ``r``, ``alpha`` and ``dropout`` of LoRA on all linear layers of the language model, or None.
         train_token_rows: with LoRA, train the embedding and head rows of the five added tokens too. Needed to start
             from InternVL, which has none.
@@ -120,6 +110,7 @@ class VideoLLaVASAMModel(BaseModel):
         random_weights: bool = False,
         dtype: str = 'float32',
         trainable: Sequence[str] = ('mlp1', 'text_hidden_fcs', 'mask_decoder'),
+        train_unused_masks: bool = False,
         lora: dict | None = None,
         train_token_rows: bool = False,
         loss_mask: dict | None = None,
@@ -139,9 +130,7 @@ class VideoLLaVASAMModel(BaseModel):
                 'folder of weights, or model.random_weights=True, not both (without any download the 4B model runs by '
                 'configs/rehearsal_4b.py)'
             )
-        unknown = set(trainable) - set(TRAINABLE_PARTS)
-        if unknown:
-            raise ValueError(f'model.trainable names {sorted(unknown)}, known parts are {list(TRAINABLE_PARTS)}')
+        check_parts(trainable)
         if dtype not in DTYPES:
             raise ValueError(f'model.dtype={dtype!r} is unknown, use one of {list(DTYPES)}')
         if train_token_rows and lora is None:
@@ -162,7 +151,7 @@ class VideoLLaVASAMModel(BaseModel):
         self.config = config
         self.vocabulary = Vocabulary(tokens, config.llm_config.vocab_size, config.chat_template)
         self.network = build_network(config, self.dtype)
-        self._freeze(trainable)
+        freeze(self.network, trainable, train_unused_masks)
         if pretrained is None:
             initialise_grounding(self.network)
         else:
@@ -206,13 +195,6 @@ class VideoLLaVASAMModel(BaseModel):
 
     # -- what is trained ------------------------------------------------------------------------------------------
 
-    def _freeze(self, trainable: Sequence[str]) -> None:
-        prefixes = tuple(TRAINABLE_PARTS[part] for part in trainable)
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad = name.startswith(prefixes) and not name.startswith(_NEVER_TRAINED)
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-
     def _add_lora(self, r: int, alpha: int, dropout: float = 0.0, token_rows: bool = False) -> None:
         ids = sorted(added_token_ids(self.vocabulary.tokenizer).values())
         config = LoraConfig(
@@ -231,6 +213,11 @@ class VideoLLaVASAMModel(BaseModel):
     def trainables(self) -> dict[str, torch.nn.Parameter]:
         """Name (as in ``state_dict``) to parameter, in a fixed order."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def unused_masks(self) -> dict[str, torch.nn.Parameter]:
+        """Like :meth:`trainables` what is frozen since ``mask_selection`` never takes it."""
+        prefixes = tuple(f'network.{prefix}' for prefix in unused_masks(self.network))
+        return {name: p for name, p in self.named_parameters() if name.startswith(prefixes) and not p.requires_grad}
 
     def init_weights(self) -> None:
         """Nothing to do. The runner calls this, and transformers' own version would draw LoRA's zeros anew."""

@@ -186,7 +186,7 @@ def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, n
                               lora=dict(r=2, alpha=4, dropout=dropout), loss_mask=dict(num_points=64),
                               checkpointing=checkpointing, seed=seed)
     for parameter in base.trainables().values():
-        # LoRA's B, and biases: one without gradient (a head of a mask not selected) moves by its decay alone.
+        # LoRA's B, and biases: one without gradient (of a key) moves by its decay alone.
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     base.random_weights = False  # as if they had been loaded: checkpoints hold the trainables only

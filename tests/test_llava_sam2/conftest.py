@@ -88,7 +88,8 @@ def internvl(sizes, tensors, vocabulary, tmp_path):
     # As InternVL publishes it: its own field names, nothing of SAM 2.
     vision = dict(sizes['vision_config'])
     vision['qkv_bias'] = vision.pop('attention_bias')
-    config = dict(vision_config=vision, llm_config=dict(sizes['llm_config'], vocab_size=first), template='internvl2_5')
+    config = dict(vision_config=vision, llm_config=dict(sizes['llm_config'], vocab_size=first), template='internvl2_5',
+                  model_type='internvl_chat', ps_version='v2')
     (tmp_path / 'internvl' / 'config.json').write_text(json.dumps(config))
     save_file(mllm, tmp_path / 'internvl' / 'model.safetensors')
     torch.save(dict(model=sam2), tmp_path / 'sam2.pt')

@@ -30,7 +30,7 @@ def test_it_splits_where_the_qwen_tokenizer_splits(vocabulary):
 
 @pytest.fixture(scope='module')
 def stand_in():
-    return Vocabulary(stand_in_tokenizer(), 151679)
+    return Vocabulary(stand_in_tokenizer(), 151679, PHI3_CHAT)
 
 
 def test_the_stand_in_has_the_released_ids(stand_in):

@@ -1,4 +1,4 @@
-"""The rehearsal of the 4B run with a tiny network: same pixels, token ids, data formats, number types and command."""
+"""The rehearsals with a tiny network: same pixels, token ids, data formats, number types and command."""
 
 import os
 import shutil
@@ -36,11 +36,11 @@ def rehearse(checkout, tmp_path_factory):
     assert text.count("'data/rehearsal") == 9 and text.count('images=400') == 1
     data.write_text(text.replace("'data/rehearsal", f"'{folder}/data").replace('images=400', 'images=24'))
 
-    def run(*arguments):
-        work_dir = folder / f'work{len(arguments)}'
+    def run(*arguments, size='4b'):
+        work_dir = folder / f'work_{size}_{len(arguments)}'
         done = subprocess.run(
-            [sys.executable, checkout / 'tools/train.py', folder / 'configs/rehearsal_4b.py', '--work-dir', work_dir,
-             *arguments, '--cfg-options', *NETWORK, *LOADERS, *FEW_STEPS],
+            [sys.executable, checkout / 'tools/train.py', folder / f'configs/rehearsal_{size}.py', '--work-dir',
+             work_dir, *arguments, '--cfg-options', *NETWORK, *LOADERS, *FEW_STEPS],
             cwd=folder, capture_output=True, text=True, env=os.environ | dict(CUDA_VISIBLE_DEVICES=''),
         )
         return work_dir, done.stdout + done.stderr, done.returncode
@@ -65,6 +65,14 @@ def test_two_steps(rehearse):
     assert moved and all(state[name].dtype == torch.float32 and state[name].isfinite().all() for name in moved)
     assert state['base.network.language_model.lm_head.weight'].dtype == torch.bfloat16
     assert len(state['base.network.language_model.lm_head.weight']) == 151679
+
+
+@pytest.mark.full
+def test_two_steps_of_another_size(rehearse):
+    """With its own template and dynamic RoPE."""
+    work_dir, log, status = rehearse(size='2b')
+    check(work_dir, log, status)
+    assert "template='qwen_chat'" in (work_dir / 'rehearsal_2b.py').read_text()
 
 
 def test_two_steps_with_deepspeed(rehearse):

@@ -11,6 +11,12 @@ import torch
 
 from llava_sam2.portable import prompts
 
+#: Template -> what stands before a question, between it and the answer, and after the answer.
+MARKUP = {
+    'phi3_chat': ('<|user|>\n', '<|end|>\n<|assistant|>\n', '<|end|>'),
+    'qwen_chat': ('<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n', '<|im_end|>'),
+}
+
 
 def generator(*key) -> torch.Generator:
     text = '\x1f'.join(f'{type(part).__name__}:{part}' for part in key)
@@ -30,6 +36,7 @@ class PlainRow:
 
     def __init__(self, base, data, row: int, step: int, seed: int):
         self.network, self.vocabulary, self.tokenizer = base.network, base.vocabulary, base.vocabulary.tokenizer
+        self.before, self.between, self.after = MARKUP[base.config.template]
         self.data, self.row, self.step, self.seed = data, row, step, seed
         self.caption = data['captions'][row]
         self.image1, self.image2 = int(data['image1'][row]), int(data['image2'][row])
@@ -79,9 +86,9 @@ class PlainRow:
         """Losses of a row whose slot holds the given pieces, with the mask's logits."""
         question, answer = self.templates()
         before, after = question.split(' {class_name}')
-        prompt = self.encode(f'<|user|>\n<img>{"<IMG_CONTEXT>" * 16}</img>\n{before}')
-        prompt += slot + self.encode(f'{after}<|end|>\n<|assistant|>\n')
-        pieces = prompt + self.encode(answer + '<|end|>')
+        prompt = self.encode(f'{self.before}<img>{"<IMG_CONTEXT>" * 16}</img>\n{before}')
+        prompt += slot + self.encode(f'{after}{self.between}')
+        pieces = prompt + self.encode(answer + self.after)
         states = self.states(pieces, self.image2)
         seg_id = self.tokenizer.convert_tokens_to_ids('[SEG]')
         [seg] = [place for place, piece in enumerate(pieces) if isinstance(piece, int) and piece == seg_id]
@@ -111,15 +118,15 @@ class PlainRow:
     def caption_prompt(self, region: torch.Tensor) -> list[int]:
         tokens = '<IMG_CONTEXT>' * int(region.sum())
         return self.encode(
-            f'<|user|>\n<img>{"<IMG_CONTEXT>" * 16}</img>\nThere are 1 part regions in the picture: '
+            f'{self.before}<img>{"<IMG_CONTEXT>" * 16}</img>\nThere are 1 part regions in the picture: '
             f'region1<vp>{tokens}</vp>.\nPlease generate a detailed description for the given image region.'
-            '<|end|>\n<|assistant|>\n'
+            + self.between
         )
 
     def description(self, image: int, region: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the caption with its terminator."""
         prompt = self.caption_prompt(region)
-        pieces = prompt + self.encode(self.caption + '<|end|>')
+        pieces = prompt + self.encode(self.caption + self.after)
         return self.cross_entropy(self.states(pieces, image, region), pieces, list(range(len(prompt), len(pieces))))
 
     def student(self, taught: list[int], topk: int = 16, tau: float = 0.7) -> tuple[list, list[int], torch.Tensor]:

@@ -4,10 +4,12 @@ import warnings
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
 from dual_loop.checkpoints.files import Trained
 from llava_sam2.model import VideoLLaVASAMModel
+from llava_sam2.trainable import has_unused_masks
 from llava_sam2.weights.loading import CheckpointError
 
 #: What each choice of parts takes from a checkpoint, as parts of names.
@@ -56,7 +58,11 @@ def select(trained: Trained, model: torch.nn.Module, parts: str, ema: bool, chec
     state = trained.ema if ema else trained.trainables
     if ema and not state:
         raise CheckpointError(f'{checkpoint} holds no averages: it was trained without TeacherEMAHook')
-    expected = model.trainables() if ema else model.state_dict()
+    expected = dict(model.trainables() if ema else model.state_dict())
+    if has_unused_masks([*state]) and (unused := _unused_masks(model)).keys() - expected.keys():
+        print_log(f'{checkpoint} holds {len(unused)} tensors of masks that mask_selection never takes, which version '
+                  '0.1.0 trained: they are taken over, and nothing depends on them', 'current')
+        expected |= unused
     if trained.run.get('weights') == 'random weights' and state.keys() < expected.keys():
         raise CheckpointError(f'{checkpoint} was trained from random weights, which it does not hold (a checkpoint of '
                               'DeepSpeed has the trained tensors only, and so have averages): it cannot be used alone')
@@ -68,3 +74,8 @@ def select(trained: Trained, model: torch.nn.Module, parts: str, ema: bool, chec
             raise CheckpointError(f'{checkpoint} does not fit the config: {name} is {tuple(tensor.shape)}, expected '
                                   f'{tuple(expected[name].shape)}')
     return {name: tensor for name, tensor in state.items() if any(part in f'.{name}' for part in EXPORTED_PARTS[parts])}
+
+
+def _unused_masks(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    prefix = 'base.' if hasattr(model, 'base') else ''
+    return {prefix + name: parameter for name, parameter in getattr(model, 'base', model).unused_masks().items()}

@@ -20,7 +20,7 @@ from .parallel import map_in_order
 from .plain_pickle import UnsafePickle, load_plain_pickle
 from .quarantine import BadSample
 from .refs import coco_image_id, excluded_ids, exclusion, exclusion_source, is_text, load_json
-from .tars import TarReader, tar_members
+from .tars import DamagedTar, LongEnd, TarReader, tar_members
 
 SPLITS = ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO')
 COCO_SPLITS = ('COCOStuff', 'LVIS', 'PACO')  # on COCO's images
@@ -208,7 +208,7 @@ class TarContent(NamedTuple):
     Attributes:
         images: (name without suffix, offset, size) of every image, in bytes.
         regions: id -> regions, of its pickles.
-        problems: (id, what is wrong) of the pickles that cannot be used.
+        problems: (id, what is wrong) of the pickles that cannot be used, (file name, what is wrong) of the archive.
     """
 
     images: list[tuple[str, int, int]]
@@ -217,10 +217,17 @@ class TarContent(NamedTuple):
 
 
 def scan_tar(path: Path, read_pickles: bool) -> TarContent:
-    """List one archive and, if asked to, read its pickles. Raises ``ValueError`` for one that is refused."""
+    """List one archive and, if asked to, read its pickles.
+
+    Of a damaged archive all up to the damage is taken if ``annotations.json`` tells what it lacks, and of one with a
+    long end in any case.
+
+    Raises:
+        ValueError: it is refused.
+    """
     content = TarContent([], {}, [])
     reader = TarReader()
-    for name, offset, size in tar_members(path):
+    for name, offset, size in _members(path, content, refuse_damage=read_pickles):
         member = PurePosixPath(name)
         if member.suffix.lower() in _IMAGE_SUFFIXES:
             content.images.append((member.stem, offset, size))
@@ -240,6 +247,18 @@ def scan_tar(path: Path, read_pickles: bool) -> TarContent:
             else:
                 content.regions[member.stem] = [_slim(region) for region in flatten(entries)]
     return content
+
+
+def _members(path: Path, content: TarContent, refuse_damage: bool) -> Iterator[tuple[str, int, int]]:
+    is_tar = False
+    try:
+        for member in tar_members(path):
+            yield member
+            is_tar = True
+    except DamagedTar as error:
+        if not is_tar or refuse_damage and not isinstance(error, LongEnd):
+            raise
+        content.problems.append((path.name, str(error)))
 
 
 def _printable(name: str) -> str:
@@ -280,6 +299,8 @@ def region_row(region: Any, frames: dict[int, tuple[int, int, int]]) -> dict[str
     if isinstance(masks, (list, tuple)):
         frame = next((t for t in sorted(frames) if t < len(masks) and masks[t]), None)
         masks = None if frame is None else masks[frame]
+    elif frame:
+        raise BadSample('the archive has later frames, but not the first one, which the mask belongs to')
     height, width, counts = compressed_rle(masks)
     code = dict(size=[height, width], counts=counts.encode('ascii'))
     _, _, box_width, box_height = coco.toBbox(code)

@@ -8,9 +8,11 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
+from .completeness import HOLE, JPEG, PNG, Incomplete, check_jpeg, check_png
 from .quarantine import BadSample
 
-_DECODERS = {b'\xff\xd8\xff': decode_jpeg, b'\x89PNG': decode_png}
+_DECODERS = {JPEG: decode_jpeg, PNG: decode_png}
+_OTHER_COLOURS = ('P', 'PA', 'CMYK', 'YCbCr', 'HSV')  # whose numbers are no amounts of light
 _PIL_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -45,16 +47,12 @@ def decode_image(data: bytes, path: str | Path) -> torch.Tensor:
         (3, H, W) uint8 RGB, 0..255; grey is repeated, transparency dropped.
 
     Raises:
-        BadSample: not an image, or cut off.
+        BadSample: not an image, cut off, or a JPEG or PNG of which a part has not arrived.
     """
-    for magic, decode in _DECODERS.items():
-        if data.startswith(magic):
-            try:
-                image = decode(_as_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
-            except RuntimeError:
-                break
-            if image.dtype == torch.uint8:
-                return image
+    image = _fast(data)
+    _check_whole(data, path, decoded=image is not None)
+    if image is not None:
+        return image
     try:
         with Image.open(io.BytesIO(data)) as picture:
             pixels = _eight_bit(ImageOps.exif_transpose(picture))
@@ -69,18 +67,63 @@ def read_image(path: str | Path) -> torch.Tensor:
 
 
 def read_mask_image(path: str | Path) -> np.ndarray:
-    """A mask stored as a picture (1 bit, grey, palette or colour): (H, W) bool, True where any channel is not zero.
+    """A mask stored as a picture of any kind: (H, W) bool, turned the way its EXIF tag says.
+
+    Inside is what is not black where the picture is shown on a black ground: some colour is not zero, and the pixel is
+    not fully transparent. Colours of a palette count, not their numbers; of single numbers (grey of 1 to 32 bits,
+    floats) all but 0 and NaN are inside; of LAB the lightness decides.
 
     Raises:
-        BadSample: missing, empty or not an image.
+        BadSample: missing, empty, not an image, cut off, or a JPEG or PNG of which a part has not arrived.
     """
     data = read_bytes(path)
+    _check_whole(data, path)
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            values = np.asarray(picture)
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _not_black(picture)
     except _PIL_ERRORS as error:
         raise BadSample(f'cannot be decoded as a mask image: {error}', path) from error
-    return values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1)
+
+
+def _fast(data: bytes) -> torch.Tensor | None:
+    """(3, H, W) uint8 RGB by torchvision; None for what it does not know or refuses."""
+    for magic, decode in _DECODERS.items():
+        if data.startswith(magic):
+            try:
+                image = decode(_as_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
+            except RuntimeError:
+                return None
+            return image if image.dtype == torch.uint8 else None
+    return None
+
+
+def _check_whole(data: bytes, path: str | Path, decoded: bool = False) -> None:
+    try:
+        if data.startswith(PNG):
+            check_png(data)
+        # What torchvision has decoded goes to its end, and only zeros in it can be a hole.
+        elif data.startswith(JPEG) and not (decoded and HOLE not in data):
+            check_jpeg(data, _fast)
+    except Incomplete as error:
+        raise BadSample(str(error), path) from error
+
+
+def _not_black(picture: Image.Image) -> np.ndarray:
+    """(H, W) bool, see ``read_mask_image``."""
+    transparent = picture.info.get('transparency')
+    if picture.mode in _OTHER_COLOURS or (transparent is not None and picture.mode in ('1', 'L', 'RGB')):
+        picture, transparent = picture.convert('RGBA'), None
+    values = np.asarray(picture)
+    if values.ndim == 2:
+        inside = (values != 0) & (values == values)
+        return inside if transparent is None else inside & (values != transparent)
+    if picture.mode == 'LAB':
+        return values[..., 0] != 0
+    has_alpha = picture.getbands()[-1] in ('A', 'a')
+    colours = np.moveaxis(values, 2, 0)[:1 if picture.mode in ('LA', 'La') else 3]
+    inside = np.bitwise_or.reduce(colours) != 0
+    return inside & (values[..., -1] != 0) if has_alpha else inside
 
 
 def _as_tensor(data: bytes) -> torch.Tensor:

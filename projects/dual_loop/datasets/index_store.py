@@ -7,17 +7,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 from mmengine.logging import print_log
 
-from llava_sam2.paths import keep_on_disk, resolve
+from llava_sam2.claims import Owner, alone
+from llava_sam2.paths import keep_on_disk, resolve, writing
 
 from .index import Table, digest
 
@@ -68,21 +67,25 @@ def load_or_build(name: str, source: IndexSource, build: Callable[[], dict[str, 
         index_dir: folder of the indexes, relative paths against the checkout; see also ``VARIABLE``.
 
     Raises:
-        PermissionError: nothing can be written to ``index_dir``.
+        CannotWrite: ``index_dir`` takes no more, or cannot be written.
     """
     root = resolve(os.environ.get(VARIABLE) or index_dir)
     arguments = json.loads(json.dumps(source.arguments, default=str, sort_keys=True))
     key = sha256(json.dumps([arguments, [str(path) for path in (*source.files, *source.folders)]]).encode())
     folder = root / f'{name}-{key.hexdigest()[:16]}'
-    try:
+    if stored := _open(folder, source):  # without the claim, so that a folder that can only be read will do
+        return stored
+
+    def told(owner: Owner) -> None:
+        print_log(f'waiting for {owner}, which makes the index of {name} (or ended on another host: remove {claim})',
+                  'current', logging.WARNING)
+
+    claim = folder.with_suffix('.lock')
+    with writing(f'the index of {name}', root, 'Make room there, or set index_dir or the environment variable '
+                 f'{VARIABLE} to a folder that can be written'):
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix('.lock'), name):
+        with alone(claim, told):
             return _open(folder, source) or _make(folder, name, source, arguments, build)
-    except PermissionError as error:
-        if error.filename and root in (Path(error.filename), *Path(error.filename).parents):
-            raise PermissionError(f'the index of {name} cannot be written to {root}: {error.strerror}. Set index_dir '
-                                  f'or the environment variable {VARIABLE} to a folder that can be written') from error
-        raise
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
@@ -127,20 +130,6 @@ def _is_new(folder: str, entered: set[tuple[int, int]]) -> bool:
     return is_new
 
 
-@contextmanager
-def _locked(file: Path, name: str) -> Iterator[None]:
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0.5)
-    except Timeout:
-        print_log(f'waiting for the process that makes the index of {name} ({file})', 'current', logging.WARNING)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _open(folder: Path, source: IndexSource) -> StoredIndex | None:
     """The stored index, or None if there is none or the data have changed."""
     try:
@@ -167,12 +156,16 @@ def _make(folder: Path, name: str, source: IndexSource, arguments: dict, build: 
     unfinished, old = folder.with_suffix('.unfinished'), folder.with_suffix('.old')
     for leftover in (unfinished, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir()
-    for each, table in tables.items():
-        table.write(unfinished / f'{each}.arrow')
-        keep_on_disk(unfinished / f'{each}.arrow')
-    (unfinished / _STATE).write_text(json.dumps(state, indent=1))
-    keep_on_disk(unfinished / _STATE)
+    try:
+        unfinished.mkdir()
+        for each, table in tables.items():
+            table.write(unfinished / f'{each}.arrow')
+            keep_on_disk(unfinished / f'{each}.arrow')
+        (unfinished / _STATE).write_text(json.dumps(state, indent=1))
+        keep_on_disk(unfinished / _STATE)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     unfinished.rename(folder)

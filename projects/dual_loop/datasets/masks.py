@@ -1,6 +1,6 @@
 """Stored masks to pixels, and pixels to the resolution of the mask decoder's target."""
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -13,14 +13,18 @@ from .quarantine import BadSample
 _HALF = 0.5 + 1e-6
 
 
-def decode_segmentation(segmentation: list | dict, height: int, width: int, path: str | Path) -> np.ndarray:
+def decode_segmentation(segmentation: list | dict, height: int, width: int, path: str | Path,
+                        stated: Sequence[float] | None = None) -> np.ndarray:
     """Decode one COCO-style segmentation.
 
     Args:
-        segmentation: list of polygons [x1, y1, x2, y2, ...] in pixels (pixels under several polygons count once), or
-            a run-length code ``{size: [H, W], counts}`` with counts as list of integers or compressed text.
-        height, width: of the image, which the mask must fit.
+        segmentation: list of polygons [x1, y1, x2, y2, ...] in pixels (pixels under several polygons count once; those
+            with fewer than three points have no inside and are passed over), or a run-length code
+            ``{size: [H, W], counts}`` with counts as list of integers or compressed text.
+        height, width: of the image as a viewer shows it, which the mask must fit.
         path: file it comes from, for the message.
+        stated: (H, W) of the image as the file of the annotation has it, NaN where it says nothing. It is for polygons,
+            which have no size of their own.
 
     Returns:
         (height, width) bool.
@@ -29,12 +33,13 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int, path
         BadSample: malformed, or made for another image size.
     """
     if isinstance(segmentation, list):
+        if stated is not None and not np.isnan(stated).any():
+            _check_size([int(side) if side == int(side) else side for side in map(float, stated)], height, width, path)
         return _decode_polygons(segmentation, height, width, path)
     if not isinstance(segmentation, dict) or not {'size', 'counts'} <= segmentation.keys():
         raise BadSample('a segmentation is neither a list of polygons nor {size, counts}', path)
     size, counts = segmentation['size'], segmentation['counts']
-    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
-        raise BadSample(f'a mask of size {size} belongs to an image of height, width [{height}, {width}]', path)
+    _check_size(list(size) if isinstance(size, (list, tuple)) else size, height, width, path)
     runs = run_lengths(counts, path)
     # pycocotools returns uninitialised memory for runs that end early.
     if (runs < 0).any() or runs.sum() != height * width:
@@ -59,7 +64,9 @@ def run_lengths(counts: list | str | bytes, path: str | Path) -> np.ndarray:
         return np.asarray(counts, dtype=np.int64)
     if not isinstance(counts, (str, bytes)):
         raise BadSample(f'the counts of a mask are of type {type(counts).__name__}', path)
-    codes = np.frombuffer(counts.encode('utf-8') if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    if not counts.isascii():
+        raise BadSample('the counts of a mask are not a COCO run-length code', path)
+    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
     if len(codes) == 0 or (codes < 0).any() or (codes > 63).any() or codes[-1] & 32:
         raise BadSample('the counts of a mask are not a COCO run-length code', path)
     last = np.flatnonzero(codes & 32 == 0)
@@ -87,17 +94,22 @@ def area_mask(mask: np.ndarray, size: int) -> np.ndarray:
     Returns:
         (size, size) bool.
     """
-    inside = np.zeros((size, size), dtype=bool)
+    return _by_area(mask, size, size)
+
+
+def _by_area(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``area_mask`` for any height and width."""
+    inside = np.zeros((height, width), dtype=bool)
     if not mask.any():
         return inside
     # One axis at a time, since OpenCV's area mode is exact in both directions only for that, and of the other axis
     # only what the object covers.
     rows = _extent(np.any(mask, axis=1))
-    part = cv2.resize(mask[rows].astype(np.float32), (size, rows.stop - rows.start), interpolation=cv2.INTER_AREA)
+    part = cv2.resize(mask[rows].astype(np.float32), (width, rows.stop - rows.start), interpolation=cv2.INTER_AREA)
     columns = _extent(part.any(axis=0))
     coverage = np.zeros((mask.shape[0], columns.stop - columns.start), dtype=np.float32)
     coverage[rows] = part[:, columns]
-    coverage = cv2.resize(coverage, (coverage.shape[1], size), interpolation=cv2.INTER_AREA)
+    coverage = cv2.resize(coverage, (coverage.shape[1], height), interpolation=cv2.INTER_AREA)
     inside[:, columns] = coverage > _HALF
     if not inside.any():
         inside[:, columns] = coverage > 0
@@ -113,32 +125,46 @@ def mask_to_size(mask: np.ndarray, height: int, width: int, path: str | Path) ->
         path: the mask's file, for the message.
 
     Returns:
-        (height, width) bool; enlarged bilinearly and cut at one half, which keeps outlines straight.
+        (height, width) bool; enlarged bilinearly and cut at one half, which keeps outlines straight, or made smaller
+        by area. What is too thin for that keeps the pixels that it touches, see ``area_mask``.
 
     Raises:
-        BadSample: its proportions are not the image's.
+        BadSample: its proportions are not the image's, or rather those of the image before its EXIF tag turned it.
     """
     if mask.shape == (height, width):
         return mask
     rows, columns = mask.shape
-    # One and a half pixels for rounding, 5 % for pictures scaled by hand.
-    if abs(columns - rows * width / height) > 1.5 + 0.05 * columns:
+    misfit, if_turned = (abs(columns - rows * ratio) for ratio in (width / height, height / width))
+    # One and a half pixels for rounding, 5 % for pictures scaled by hand, unless it would fit better lying on its side.
+    if misfit > 1.5 + 0.05 * columns or misfit > 1.5 + if_turned:
         raise BadSample(f'a mask of {rows} x {columns} pixels does not fit its image of {height} x {width}', path)
-    shrinks = rows > height or columns > width
-    kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=kernel) > _HALF
+    if rows <= height and columns <= width:
+        enlarged = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > _HALF
+        if enlarged.any():
+            return enlarged
+    return _by_area(mask, height, width)
+
+
+def _check_size(size: object, height: int, width: int, path: str | Path) -> None:
+    if size != [height, width]:
+        hint = '; sides swapped, or not the picture as its EXIF orientation turns it' if size == [width, height] else ''
+        raise BadSample(f'a mask of size {size} belongs to an image of height, width [{height}, {width}]{hint}', path)
 
 
 def _decode_polygons(polygons: list, height: int, width: int, path: str | Path) -> np.ndarray:
+    limit = 10 * max(height, width)
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        if not isinstance(polygon, list) or len(polygon) % 2:
             raise BadSample('a polygon is not a list [x1, y1, x2, y2, ...] of at least three points', path)
-        limit = 10 * max(height, width)
-        if not all(isinstance(x, (int, float)) and math.isfinite(x) and abs(x) < limit for x in polygon):
+        if not all(isinstance(x, (int, float)) and abs(x) < limit for x in polygon):  # NaN is not below either
             raise BadSample('a polygon has a coordinate that is no number or far outside the image', path)
-    if not polygons:
+    # Points and lines have no inside, and pycocotools takes the four numbers of a line for a box.
+    areas = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not areas and polygons:
+        raise BadSample('none of the polygons has three points', path)
+    if not areas:
         return np.zeros((height, width), dtype=bool)
-    return _pixels(coco.merge(coco.frPyObjects(polygons, height, width)))
+    return _pixels(coco.merge(coco.frPyObjects(areas, height, width)))
 
 
 def _pixels(code: dict) -> np.ndarray:

@@ -4,10 +4,13 @@ import fcntl
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
+
+from llava_sam2.paths import writing
 
 FILE_NAME = 'bad_samples.jsonl'
 MAX_SHARE = 0.01
@@ -55,11 +58,18 @@ class Quarantine:
         self._entries: dict[str, dict] = {}
         self._written: set[str] = set()
         self._read_up_to = 0
+        self._mute = False
 
     def attach(self, file: str | Path) -> None:
-        """Append from now on to ``file`` (.jsonl), beginning with what was recorded before."""
+        """Append from now on to ``file`` (.jsonl), beginning with what was recorded before.
+
+        Raises:
+            CannotWrite: its folder cannot be written.
+        """
         self.file = Path(file)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with writing('the list of bad samples', self.file, 'Choose another work_dir'):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.open('ab').close()
         self._written = set()
         self._read_up_to = 0
         self._exchange()
@@ -117,20 +127,43 @@ class Quarantine:
         return f'{listed}; repair or remove these files, delete the list and start again.'
 
     def _exchange(self) -> None:
-        """Read what others appended, then append what they have not. One writer at a time, whole lines only."""
-        with open(self.file, 'a+', encoding='utf-8') as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.seek(self._read_up_to)
-            for line in stream:
-                entry = json.loads(line)
-                if entry['source'] == self.source:
-                    self._entries.setdefault(entry['sample_id'], entry)
-                    self._written.add(entry['sample_id'])
-            for sample_id in self._entries.keys() - self._written:
-                stream.write(json.dumps(self._entries[sample_id]) + '\n')
-                self._written.add(sample_id)
-            stream.flush()
-            self._read_up_to = stream.tell()
+        """Read what others appended, then append what they have not, in one piece.
+
+        Two processes at once write into each other at worst where the file system has no locks: such a line counts for
+        the process that wrote it alone, and so does one that a crash or a full disk has cut off.
+        """
+        try:
+            with open(self.file, 'ab+', buffering=0) as stream:
+                with suppress(OSError):  # no locks on this file system: see above
+                    fcntl.flock(stream, fcntl.LOCK_EX)
+                stream.seek(self._read_up_to)
+                lines = stream.read().split(b'\n')
+                self._read_up_to = stream.tell() - len(lines[-1])  # the last one has no end, and may be half a line
+                for line in lines:
+                    entry = _entry(line)
+                    if entry is not None and entry['source'] == self.source:
+                        self._entries.setdefault(entry['sample_id'], entry)
+                        self._written.add(entry['sample_id'])
+                if fresh := [entry for sample_id, entry in self._entries.items() if sample_id not in self._written]:
+                    text = ''.join(json.dumps(entry) + '\n' for entry in fresh).encode()
+                    text = b'\n' * bool(lines[-1]) + text
+                    while text:  # in one piece, unless the disk fills up
+                        text = text[stream.write(text):]
+                    self._written |= {entry['sample_id'] for entry in fresh}
+        except OSError as error:
+            if not self._mute:
+                print_log(f'{self.file} cannot be written ({error.strerror or error}): this process keeps its bad '
+                          'samples to itself, and counts only those', 'current', logging.WARNING)
+            self._mute = True
+
+
+def _entry(line: bytes) -> dict[str, str] | None:
+    """The bad sample of a line; None if it is not whole."""
+    try:
+        entry = json.loads(line)
+        return entry if {'source', 'sample_id', 'path', 'reason'} <= entry.keys() else None
+    except (ValueError, AttributeError):
+        return None
 
 
 def quarantines(dataset: Dataset) -> Iterator[Quarantine]:

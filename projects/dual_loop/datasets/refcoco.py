@@ -137,7 +137,8 @@ class RefCOCODataset(GroundedDataset):
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         segmentation = json.loads(self.tables['outlines']['segmentation'][self.index['outline'][row]])
-        return decode_segmentation(segmentation, height, width, self._instances_file)
+        size = [self.index[side][row] for side in ('image_height', 'image_width')]
+        return decode_segmentation(segmentation, height, width, self._instances_file, stated=size)
 
     def words(self, row: int) -> dict[str, str | None]:
         return super().words(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})

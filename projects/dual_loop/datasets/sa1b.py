@@ -35,7 +35,7 @@ class SA1BDataset(GroundedDataset):
     obtain = 'Archives, after accepting the licence: https://ai.meta.com/datasets/segment-anything'
 
     def __init__(self, data_root: str | Path, **common):
-        self._last_file: tuple[str, list] | None = None
+        self._last_file: tuple[str, tuple] | None = None
         super().__init__(data_root, **common)
 
     def build_index(self) -> dict[str, Table]:
@@ -66,11 +66,11 @@ class SA1BDataset(GroundedDataset):
         file, position = self._file(row), self.index['position'][row]
         path = self.data_root / file
         if self._last_file is None or self._last_file[0] != file:
-            self._last_file = file, read_annotations(path)[1]
-        annotations = self._last_file[1]
+            self._last_file = file, read_annotations(path)
+        size, annotations = self._last_file[1]
         if position >= len(annotations):
             raise BadSample(f'annotation {position} has gone since the index was made', path)
-        return decode_segmentation(annotations[position].get('segmentation'), height, width, path)
+        return decode_segmentation(annotations[position].get('segmentation'), height, width, path, stated=size[::-1])
 
     def _file(self, row: int) -> str:
         return self.tables['files']['file'][self.index['image'][row]]

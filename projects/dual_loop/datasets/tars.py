@@ -9,21 +9,39 @@ from pathlib import Path, PurePosixPath
 from .index_store import unreadable
 from .quarantine import BadSample
 
+_PART = 2**20  # bytes read at once
+_MOST_ZEROS = 1024 + 10_240  # bytes at the end: two blocks, and what fills up a record
+
+
+class DamagedTar(ValueError):
+    """A tar archive is not whole: cut off, zeros instead of a member, or no uncompressed tar at all."""
+
+
+class LongEnd(DamagedTar):
+    """A tar archive ends in more zeros than writers add: an end that has not arrived, or rare settings of a writer."""
+
 
 def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (name, offset, size) of every plain file in an uncompressed tar, in bytes from its start.
 
-    Links and devices are passed over.
+    Links and devices are passed over. Everything up to the first damage is given before the error is raised.
 
     Raises:
-        ValueError: not a tar, cut off, or with a member or the target of a link outside the archive.
+        DamagedTar: it is no tar, or ends elsewhere than at blocks of zeros that go to the end of the file.
+        LongEnd: there are too many of these.
+        ValueError: a member or the target of a link lies outside the archive.
         PermissionError: it may not be read.
     """
+    size = None
     for member in _headers(path):
+        size = size or path.stat().st_size
         if _leads_out(member):
             raise ValueError(f'{path} is refused: its member {member.name!r} lies or leads outside the archive. Remove '
                              'it and download it again from its publisher')
         if member.isreg() and not member.issparse():
+            if member.offset_data + member.size > size:
+                raise DamagedTar(f'{path} is not a whole uncompressed tar archive ({member.name!r} is cut off at byte '
+                                 f'{size}). Download it again')
             yield member.name, member.offset_data, member.size
 
 
@@ -31,14 +49,22 @@ def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with open(path, 'rb') as stream, tarfile.open(fileobj=stream, mode='r:') as archive:
             yield from archive
-            # tarfile takes a damaged or missing header for the end, which is a block of zeros.
-            stream.seek(archive.offset)
+            # tarfile takes a damaged or missing header for the end, and does not look for what follows the end.
+            end = archive.offset
+            stream.seek(end)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f'cut off or damaged at byte {archive.offset}')
+                raise tarfile.ReadError(f'cut off or damaged at byte {end}')
+            while part := stream.read(_PART):
+                if part.strip(b'\0'):
+                    raise tarfile.ReadError(f'zeros from byte {end} on, where a member should be, and data behind them')
+            zeros = stream.tell() - end
     except PermissionError as error:
         raise unreadable(error) from error
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
-        raise ValueError(f'{path} is not a whole uncompressed tar archive ({error}). Download it again') from error
+        raise DamagedTar(f'{path} is not a whole uncompressed tar archive ({error}). Download it again') from error
+    if zeros > _MOST_ZEROS:
+        raise LongEnd(f'{path} is perhaps not a whole uncompressed tar archive: only zeros from byte {end} on, {zeros} '
+                      'bytes. Download it again if members are missing')
 
 
 def _leads_out(member: tarfile.TarInfo) -> bool:

@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import torch
 
+from .completeness import HOLE
 from .quarantine import BadSample
 
 _SAME_TIME = 1e-3  # milliseconds
+# Zeros are the start of a new piece in these, so that within one there are never more than three bytes of them.
+_WITHOUT_ZEROS = (b'avc1', b'h264', b'H264', b'hvc1', b'hev1', b'hevc', b'mp4v', b'FMP4')
 
 
 def read_frames(path: str | Path, numbers: Sequence[int]) -> list[torch.Tensor]:
@@ -28,26 +31,37 @@ def read_frames(path: str | Path, numbers: Sequence[int]) -> list[torch.Tensor]:
         (3, H, W) uint8 RGB for each number.
 
     Raises:
-        BadSample: missing, not a video, or without one of the frames.
+        BadSample: missing, not a video, without one of the frames, or with a part that has not arrived before it.
     """
     wanted = sorted(set(numbers))
+    times, keys, holes = _timetable(path)
+    for number in wanted:
+        group = [*keys[max(0, bisect(keys, number) - 1):][:2], len(times), len(times)]
+        if any(group[0] <= hole < group[1] for hole in holes):
+            raise BadSample(f'has not fully arrived: zeros in what frame {number} is made from', path)
     try:
-        frames = _decode(path, wanted, *_timetable(path))
+        frames = _decode(path, wanted, times, keys)
     except BadSample:
         frames = _decode(path, wanted)
     return [frames[number] for number in numbers]
 
 
-def _timetable(path: str | Path) -> tuple[np.ndarray, list[int]]:
-    """Time stamps of all frames in milliseconds, ascending, and the numbers of the key frames; nothing is decoded."""
+def _timetable(path: str | Path) -> tuple[np.ndarray, list[int], list[int]]:
+    """Time stamps of all frames in milliseconds, ascending, and the numbers of the key frames and of those with a hole.
+
+    Nothing is decoded. A hole is a run of zeros in a stream that never has one.
+    """
     packets = _open(path)
+    may_have_holes = int(packets.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, 'little') in _WITHOUT_ZEROS
     packets.set(cv2.CAP_PROP_FORMAT, -1)
-    times, is_key = [], []
+    times, is_key, is_hole = [], [], []
     while packets.grab():
         times.append(packets.get(cv2.CAP_PROP_POS_MSEC))
         is_key.append(packets.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME) > 0)
+        is_hole.append(may_have_holes and HOLE in packets.retrieve()[1].tobytes())
     order = np.argsort(times, kind='stable')
-    return np.array(times)[order], np.flatnonzero(np.array(is_key)[order]).tolist()
+    keys, holes = (np.flatnonzero(np.array(each)[order]).tolist() for each in (is_key, is_hole))
+    return np.array(times)[order], keys, holes
 
 
 def _decode(path: str | Path, wanted: list[int], times: np.ndarray | None = None,

@@ -1,23 +1,26 @@
 """Making a complete demo folder, once, whoever asks first."""
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock
+from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from tqdm import tqdm
 
 from dual_loop.demo.formats import SOURCES
 from dual_loop.demo.scene import sample_scene
 from dual_loop.demo.wording import description_of, refer
-from llava_sam2.paths import resolve
+from llava_sam2.claims import alone
+from llava_sam2.paths import resolve, writing
 
 FORMAT = 1  # raise it with every change of content, so that folders made before it are not taken for current ones
 MANIFEST = 'manifest.json'
@@ -51,6 +54,7 @@ def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: i
     Raises:
         ValueError: settings out of range.
         FileExistsError: ``out`` holds something already.
+        CannotWrite: the disk takes no more, or ``out`` cannot be written.
     """
     out = Path(out).absolute()
     names = _check_settings(images, seed, workers, sources)
@@ -76,6 +80,7 @@ def ensure_demo_data(root: str | Path, images: int = 400, seed: int = 0, workers
     Raises:
         ValueError: settings out of range, or ``root`` holds demo data of other settings.
         FileExistsError: ``root`` holds something else.
+        CannotWrite: the disk takes no more, or ``root`` cannot be written.
     """
     root = resolve(root)
     names = _check_settings(images, seed, workers, sources)
@@ -152,9 +157,15 @@ def _listed(settings: Mapping) -> str:
     return ', '.join(f'{key}={value}' for key, value in settings.items())
 
 
-def _lock(root: Path) -> FileLock:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(root.parent / f'.{root.name}.lock')
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    with writing('the demo data', root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        claim = root.parent / f'.{root.name}.lock'
+        with alone(claim, lambda owner: print_log(
+                f'waiting for {owner}, which makes the demo data (or ended on another host: remove {claim})', 'current',
+                logging.WARNING)):
+            yield
 
 
 def _build(root: Path, images: int, seed: int, workers: int | None, progress: bool, names: list[str]) -> None:
@@ -175,15 +186,18 @@ def _build(root: Path, images: int, seed: int, workers: int | None, progress: bo
             for task, result in zip(tasks, _results(tasks, workers)):
                 records[task[2]] += result
                 bar.update(task[4] - task[3])
+        for name in names:
+            source = SOURCES[name]
+            if source.index is not None:
+                source.index(partial / source.folder, records[name])
+        manifest = dict(format=FORMAT, images=images, seed=seed, sources=names, scenes=counts)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+        partial.rename(root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     finally:
         cv2.setNumThreads(threads)
-    for name in names:
-        source = SOURCES[name]
-        if source.index is not None:
-            source.index(partial / source.folder, records[name])
-    manifest = dict(format=FORMAT, images=images, seed=seed, sources=names, scenes=counts)
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    partial.rename(root)
 
 
 def _results(tasks: list[Task], workers: int) -> Iterator[list]:

@@ -192,9 +192,11 @@ def check_before_building() -> None:
             if _imports_this_package(cfg):
                 from .config_check import check_config_keys
                 from .data_order import without_leftovers
+                from .ownership import own_work_dir
                 from .settings_check import check_start
                 check_config_keys(cfg)
                 check_start(cfg)
+                own_work_dir(cfg)
                 sampler = (cfg.get('train_dataloader') or {}).get('sampler')
                 if isinstance(sampler, dict):  # for stock loops too; in place, so that the config can still be dumped
                     for key in sampler.keys() - without_leftovers(sampler).keys():

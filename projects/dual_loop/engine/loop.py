@@ -18,12 +18,15 @@ from dual_loop.loop_names import loader_key, loop_title
 from dual_loop.models.loop import Loop, as_numbers
 from dual_loop.stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
 from llava_sam2.randomness import seed_for
+from llava_sam2.trainable import rarely_reached
 
 from .config_check import check_config_keys
 from .data_order import build_dataloader, end_workers, endless_batches
 from .flat import PARAMETER_GROUPS, FlatLayout, all_reduce_mean_, groups_of_loops
+from .gradient_watch import GradientWatch
+from .ownership import owning
 from .resume import changed_settings, check_same_run, describe_run, resumed_from
-from .settings_check import check_optimizer_settings
+from .settings_check import check_optimizer_settings, check_teacher
 from .stopwatch import Stopwatch
 from .surgery import GradientSurgery
 from .unwrapped import unwrapped
@@ -119,6 +122,7 @@ class DualLoopTrainLoop(BaseLoop):
     def iter(self) -> int:
         return self._iter
 
+    @owning
     def run(self) -> torch.nn.Module:
         """Train from the current step to ``max_steps``.
 
@@ -164,6 +168,7 @@ class DualLoopTrainLoop(BaseLoop):
         loaders = self.dataloaders
         model.base.seed = runner.seed
         model.base.check_token_rows()
+        check_teacher(runner, model)
         # DeepSpeed has cast the whole module, and in bf16 positions are off by radians after a few thousand tokens.
         model.base.restore_fp32_buffers()
         self.parameters = list(model.trainables().values())
@@ -175,6 +180,7 @@ class DualLoopTrainLoop(BaseLoop):
         self.layout = FlatLayout.from_params(
             model.trainables().items(), groups_of_loops(self.loops.values(), self.groups), summed)
         self.surgery.betas(len(summed))
+        self.watch = GradientWatch(self.layout, rarely_reached)
         self.gradients = [self.layout.new_buffer(self.device) for _ in summed]
         titled = {loop_title(name): loader for name, loader in loaders.items()}
         this_run = describe_run(runner.cfg, runner.seed, titled, self.accumulative_counts, model.base.fingerprint)
@@ -246,6 +252,7 @@ class DualLoopTrainLoop(BaseLoop):
         with seconds('surgery'):
             for buffer in self.gradients:
                 all_reduce_mean_(buffer)
+            self.watch.look(self.gradients, any(map(any, self.runner.optim_wrapper.get_lr().values())))
             combined, stats = self.surgery.combine(self.gradients, self.layout, out=self.gradients[0])
         with seconds('optimizer'):
             if stats.finite:

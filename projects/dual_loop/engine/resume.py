@@ -1,36 +1,79 @@
 """Where a run continues, and whether it is still the same run: what it is made of is kept in every checkpoint."""
 
 import difflib
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from dual_loop.checkpoints.files import LATEST
+from dual_loop.checkpoints.files import LATEST, check_whole, trained_names
+from llava_sam2.trainable import has_unused_masks
 
 # Their values differ between a run and its continuation without any meaning.
 _BY_THE_WAY = re.compile(r'^(load_from|resume|work_dir|launcher|experiment_name) = ')
 
+_BASE = 'llava_sam2.model.VideoLLaVASAMModel'
+
 
 def latest_checkpoint(work_dir: str | Path) -> Path:
-    """The checkpoint that was written last: the one that ``last_checkpoint`` names, else that of the highest step.
+    """The newest whole checkpoint: the one that ``last_checkpoint`` names, else that of the highest step.
+
+    Where the note is wrong, or a newer one is damaged, a warning says so.
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: none of them is whole.
     """
     work_dir = Path(work_dir)
-    if (work_dir / LATEST).is_file():
-        noted = work_dir / Path((work_dir / LATEST).read_text(encoding='utf-8').strip()).name
-        if noted.exists():
-            return noted
     found = [path for path in work_dir.glob('iter_*.pth') if path.stem.removeprefix('iter_').isdecimal()]
-    if not found:
+    candidates = sorted(found, key=lambda path: int(path.stem.removeprefix('iter_')), reverse=True)
+    faults = []
+    if (note := work_dir / LATEST).is_file():
+        noted = work_dir / Path(note.read_text(encoding='utf-8', errors='replace').strip('\0\r\n ')).name
+        if noted in candidates:  # those of later steps are of an earlier run in this folder
+            candidates = candidates[candidates.index(noted):]
+        elif noted != work_dir and noted.exists():  # another hook has names of its own
+            candidates.insert(0, noted)
+        else:
+            faults.append(f'{note} is empty' if noted == work_dir else f'{note} names {noted.name}, which is not there')
+    if not candidates:
         raise FileNotFoundError(f'--resume found no checkpoint iter_*.pth in {work_dir}: give its path, or leave '
                                 '--resume out to start anew.')
-    return max(found, key=lambda path: int(path.stem.removeprefix('iter_')))
+    for path in candidates:
+        try:
+            check_whole(path, everywhere=True)
+        except (FileNotFoundError, ValueError) as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            print_log(f'{"; ".join(faults)}. Going on from {path}, the newest whole one', 'current', logging.WARNING)
+        return path
+    raise ValueError(f'no checkpoint in {work_dir} is whole: {"; ".join(faults)}')
+
+
+def go_on_as_begun(path: Path, cfg: Config) -> None:
+    """Let a run of version 0.1.0 train the same tensors to its end, since averages and optimizer state hold them all.
+
+    They are those of masks that are never taken; a new run freezes them.
+
+    Args:
+        path: the checkpoint that is resumed.
+        cfg: of the run, changed in place.
+    """
+    model = cfg.get('model') or {}
+    base = model.get('base', model)
+    if getattr(base.get('type'), '__name__', base.get('type')) not in ('VideoLLaVASAMModel', _BASE):
+        return
+    if base.get('train_unused_masks') is None and has_unused_masks(trained_names(path)):
+        base['train_unused_masks'] = True
+        print_log(f'{path} is of a run that also trains masks which mask_selection never takes, as version 0.1.0 did: '
+                  'they go on being shrunk by weight decay, on which nothing depends (model.base.train_unused_masks); '
+                  'a new run leaves them as they are', 'current', logging.WARNING)
 
 
 def resumed_from(runner) -> Path | None:

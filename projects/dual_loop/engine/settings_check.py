@@ -1,15 +1,16 @@
 """Refuses settings of optimizer and engine that this loop cannot honour, each with its reason."""
 
-import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
-from ..checkpoints.files import STATE, check_whole
-from .resume import check_same_run
+from ..checkpoints.files import check_whole, read_state
+from ..models.teacher import FrozenTeacher
+from .resume import check_same_run, go_on_as_begun, latest_checkpoint
 
 
 def check_start(cfg: Config) -> None:
@@ -29,8 +30,13 @@ def check_start(cfg: Config) -> None:
     if 'offload_optimizer' in zero and not torch.cuda.is_available():
         raise ValueError('zero2_offload moves optimizer states from a GPU to the host, and there is no GPU: use '
                          '--deepspeed zero2')
+    if cfg.get('resume') is True and not cfg.get('load_from') and cfg.get('work_dir'):
+        with suppress(FileNotFoundError):  # none yet
+            cfg.load_from = str(latest_checkpoint(cfg.work_dir))  # mmengine would believe whatever the note says
     if cfg.get('load_from') and '://' not in cfg.load_from:
         check_source(Path(cfg.load_from), cfg, engine is not None)
+        if cfg.get('resume'):
+            go_on_as_begun(Path(cfg.load_from), cfg)
 
 
 def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
@@ -41,7 +47,7 @@ def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
         raise ValueError(f'{path} was written {written} --deepspeed and cannot be read {now} it')
     if path.is_dir() and cfg.get('resume') and cfg.get('launcher', 'none') in ('none', 'pytorch'):
         # Before DeepSpeed finds that a part is missing or one too many.
-        before = json.loads((path / STATE).read_text(encoding='utf-8'))['run']
+        before = read_state(path)[0]['run']
         if 'world_size' in before:  # another train loop keeps no such notes
             check_same_run(path, before, before | dict(world_size=int(os.environ.get('WORLD_SIZE', 1))))
 
@@ -65,3 +71,23 @@ def check_optimizer_settings(runner) -> None:
     if settings.get('type') in (AmpOptimWrapper, 'AmpOptimWrapper'):
         raise ValueError('optim_wrapper.type=AmpOptimWrapper has no effect on the loops: use OptimWrapper, and '
                          'model.base.dtype="bfloat16" for bf16')
+
+
+def check_teacher(runner, model) -> None:
+    """Refuse a teacher that would stand still, or could not be found again, without the config saying so.
+
+    Raises:
+        ValueError: loops ask a teacher whose averages no hook keeps; or a frozen one is to speak with the weights of
+            ``load_from``, which a resumed run has no more.
+    """
+    asking = [loop.title for loop in model.loops.values() if loop.uses_teacher]
+    kept = any(getattr(hook, 'keeps_teacher', False) for hook in runner.hooks)
+    if asking and model.teacher.needs_averages and not kept:
+        raise ValueError(f'{asking[0]} asks a teacher of averages that no hook keeps, so that it would stand still: '
+                         'add dict(type=TeacherEMAHook) to custom_hooks, or say which teacher is meant, '
+                         "model.teacher='frozen' (the weights of the start) or 'live' (the student's own). A loop that "
+                         'asks none has uses_teacher = False')
+    if asking and isinstance(model.teacher, FrozenTeacher) and runner._load_from and not runner._resume:
+        raise ValueError(f"model.teacher='frozen' speaks with the weights of model.base, not with those of load_from="
+                         f'{runner._load_from}, which a resumed run would not have: export that checkpoint '
+                         '(tools/convert_ckpt_to_hf.py) and set model.base.pretrained to the folder')

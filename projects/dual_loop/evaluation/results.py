@@ -28,7 +28,6 @@ Samples, in pixels and shares of 1:
 
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_loop import __version__
+from llava_sam2.paths import write_whole
 
 SCHEMA = 1
 KEYS = ('task', 'protocol', 'dataset', 'model', 'prompt', 'dtype', 'batch_size', 'max_new_tokens', 'counts', 'metrics',
@@ -95,10 +95,7 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> Path:
     fields = [f'{json.dumps(key)}: {_json(value)}' for key, value in head.items()]
     lines = ',\n  '.join(map(_json, samples))
     text = '{\n' + ',\n'.join(fields) + ',\n"samples": [\n  ' + lines + '\n]\n}\n'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.tmp')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    write_whole(path, text, 'the results')
     return path
 
 

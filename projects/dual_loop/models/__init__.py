@@ -6,7 +6,7 @@ from .dual_loop_model import DualLoopModel
 from .loop import Loop, Passage
 from .mask_loop import MaskLoop
 from .supervised_loop import SupervisedLoop
-from .teacher import Teacher
+from .teacher import FrozenTeacher, LiveTeacher, Teacher
 
-__all__ = ['BridgeOutput', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'Loop', 'MaskLoop', 'Passage',
-           'SupervisedLoop', 'Teacher']
+__all__ = ['BridgeOutput', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'FrozenTeacher', 'LiveTeacher', 'Loop',
+           'MaskLoop', 'Passage', 'SupervisedLoop', 'Teacher']

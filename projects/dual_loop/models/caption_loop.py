@@ -30,6 +30,7 @@ class CaptionLoop(Loop):
     """
 
     name = 'loop2'
+    uses_teacher = False
     losses = ('caption', 'answer', 'mask')
     needs_captions = True
 

@@ -12,7 +12,7 @@ from llava_sam2.model import BatchPreprocessor, VideoLLaVASAMModel
 from .caption_loop import CaptionLoop
 from .loop import Loop
 from .mask_loop import MaskLoop
-from .teacher import Teacher
+from .teacher import build_teacher
 
 _OTHER_MODES = ('loss', 'predict', 'surrogate')
 
@@ -38,7 +38,8 @@ class DualLoopModel(BaseModel):
         base: config or instance of :class:`VideoLLaVASAMModel`.
         loops: settings or instances of :class:`Loop`, in the order in which surgery takes their gradients. None for
             :class:`MaskLoop` and :class:`CaptionLoop` with the settings below.
-        teacher: a registered class in place of :class:`Teacher`, with its further arguments.
+        teacher: ``ema`` speaks with the averages that TeacherEMAHook keeps, ``frozen`` with the weights that the model
+            is built with, ``live`` with the student's own; or a registered class with its further arguments.
         bridge, topk, tau, mask_ratio, denoise_weight: of loop 1, see :class:`MaskLoop`, where the defaults are.
         mask_weight: of loop 2, see :class:`CaptionLoop`.
         max_caption_len, answer_weight: of both.
@@ -51,7 +52,7 @@ class DualLoopModel(BaseModel):
         self,
         base: dict | VideoLLaVASAMModel,
         loops: Sequence[dict | Loop] | None = None,
-        teacher: dict | None = None,
+        teacher: str | dict | None = 'ema',
         bridge: str | dict | None = None,
         topk: int | None = None,
         tau: float | None = None,
@@ -68,7 +69,7 @@ class DualLoopModel(BaseModel):
             loops=loops, bridge=bridge, topk=topk, tau=tau, max_caption_len=max_caption_len, mask_ratio=mask_ratio,
             answer_weight=answer_weight, denoise_weight=denoise_weight, mask_weight=mask_weight))
         self.base = base if isinstance(base, VideoLLaVASAMModel) else MODELS.build(base)
-        self.teacher = Teacher(self.base) if teacher is None else MODELS.build(dict(teacher, student=self.base))
+        self.teacher = build_teacher(teacher or 'ema', self.base)
 
     @property
     def max_caption_len(self) -> int | None:

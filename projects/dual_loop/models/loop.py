@@ -51,6 +51,7 @@ class Loop:
         reaches: parameter groups that its gradient reaches; None for all.
         joins: name of an earlier loop whose gradient this loop's is added to before surgery; None for one of its own.
         needs_captions: whether every row of its data must have a caption.
+        uses_teacher: whether it asks the teacher, so that one must be kept.
     """
 
     name: str = 'loop'
@@ -58,6 +59,7 @@ class Loop:
     reaches: tuple[str, ...] | None = None
     joins: str | None = None
     needs_captions = False
+    uses_teacher = True
 
     @property
     def key(self) -> int | str:

@@ -28,6 +28,7 @@ class SupervisedLoop(Loop):
     """
 
     name = 'supervised'
+    uses_teacher = False
     losses = ('mask', 'dice', 'answer', 'caption')
     needs_captions = True
 

@@ -1,4 +1,4 @@
-"""The EMA teacher: the student's frozen weights with averaged values for the trained caption path."""
+"""Teachers: the student's weights, with other values for the trained caption path, describe masked regions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
 
 @MODELS.register_module()
 class Teacher:
-    """Describes masked regions with averaged weights.
+    """Describes masked regions with averaged weights: the EMA teacher.
 
     Only the trained part of the caption path (LoRA and ``mlp1`` in the standard recipe) has values of its own; the
     rest is the student's. The values are a working copy in the model's dtype, written by the EMA hook, and no buffers:
@@ -30,9 +30,15 @@ class Teacher:
             ``plain``, or ``auto``: static wherever the student allows it.
         compile: compile the static step of a layer; None for yes on a GPU.
 
+    Attributes:
+        needs_averages: whether it stands still unless a hook calls :meth:`set_values` after every step. Training is
+            refused without one.
+
     Raises:
         ValueError: ``static`` where it cannot be.
     """
+
+    needs_averages = True
 
     def __init__(self, student: VideoLLaVASAMModel, decoding: str = 'auto', compile: bool | None = None):
         if decoding not in DECODINGS:
@@ -62,6 +68,8 @@ class Teacher:
     def active(self) -> Iterator[None]:
         """Let the student's modules run with the teacher's values, without dropout."""
         training = self.student.training
+        for name, parameter in self.parameters.items():  # moved or cast since the copy was made
+            self.values[name] = self.values[name].to(parameter)
         with swapped(self.parameters, self.values):
             self.student.eval()
             try:
@@ -109,6 +117,49 @@ class Teacher:
             self._decoder.merge({parameter: self.values[name] for name, parameter in self.parameters.items()})
             self._merged = True
         return self._decoder
+
+
+@MODELS.register_module()
+class FrozenTeacher(Teacher):
+    """Describes with the weights that the model is built with, to the end of training."""
+
+    needs_averages = False
+
+    def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
+        """Nothing: averages may be kept beside it, for export."""
+
+
+@MODELS.register_module()
+class LiveTeacher(Teacher):
+    """Describes with the student's current weights, without dropout."""
+
+    needs_averages = False
+
+    def __init__(self, student: VideoLLaVASAMModel, decoding: str = 'auto', compile: bool | None = None):
+        super().__init__(student, decoding, compile)
+        self.parameters, self.values = {}, {}
+
+    def _static_decoder(self) -> StaticDecoder:
+        self._merged = False  # an optimizer step may have come between
+        return super()._static_decoder()
+
+
+#: What a config may name in a word.
+TEACHERS = dict(ema=Teacher, frozen=FrozenTeacher, live=LiveTeacher)
+
+
+def build_teacher(teacher: str | dict, student: VideoLLaVASAMModel) -> Teacher:
+    """A teacher by its word, or by a registered class and its further arguments.
+
+    Raises:
+        ValueError: the word is unknown.
+    """
+    if not isinstance(teacher, str):
+        return MODELS.build(dict(teacher, student=student))
+    if teacher not in TEACHERS:
+        raise ValueError(f'model.teacher={teacher!r} is unknown: use {", ".join(map(repr, TEACHERS))}, or '
+                         'dict(type=..., ...) of a class of your own')
+    return TEACHERS[teacher](student)
 
 
 @contextmanager

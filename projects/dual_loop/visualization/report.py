@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from llava_sam2.paths import write_whole
+
 from .curves import Series, curve
 from .summary import SummaryRow
 
@@ -104,13 +106,10 @@ def write_report(path: str | Path, title: str, panels: Sequence[ReportPanel], su
 
 def write_page(path: Path, title: str, body: Iterable[str], style: str = '') -> Path:
     """Write an HTML page with the look of the report, atomically; ``style`` is added to ``STYLE``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<style>{STYLE}{style}</style></head>\n<body><main>\n' + '\n'.join(body) + '\n</main></body></html>\n')
-    partial = path.with_name(f'{path.name}.tmp')
-    partial.write_text(page, encoding='utf-8')
-    os.replace(partial, path)
+    write_whole(path, page, 'the page')
     return path
 
 

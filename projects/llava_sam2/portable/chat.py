@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from PIL import Image
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -32,7 +33,8 @@ from .key_maps import is_lora  # noqa: F401
 from .network import Sa2VANetwork, binary_masks
 from .pickled import CheckpointError  # noqa: F401
 from .prompts import IMAGE_PLACEHOLDER, IMG_CONTEXT, image_blocks, region_list
-from .regions import region_grid
+from .published import from_published  # noqa: F401
+from .regions import region_grid, region_masks
 from .released import fill, plan_release, refuse_unmerged, write_tensors
 from .rows import chat_row
 from .sequences import Row  # noqa: F401
@@ -56,6 +58,9 @@ _IDLE_OPTIONS = (
     '_from_auto', '_commit_hash', 'adapter_kwargs', 'code_revision', 'low_cpu_mem_usage', 'trust_remote_code',
     'use_flash_attn', 'use_safetensors',
 )
+#: Further options of transformers that may be passed with these values, which ask for nothing.
+_OFF_AT_LOADING = dict(attn_implementation='sdpa', load_in_4bit=False, load_in_8bit=False)
+_OFF_AT_SAVING = dict(safe_serialization=True, push_to_hub=False, save_peft_format=True)
 
 
 class Sa2VAChatModel(Sa2VANetwork):
@@ -91,7 +96,7 @@ class Sa2VAChatModel(Sa2VANetwork):
             past_text: the dialogue so far, put before the question: ``config.chat_template.turn(text, prediction)`` of
                 each turn. It may hold the ``<image>``.
             mask_prompts: regions of the image, non-zero inside, called region1, region2, ... in the text: a list of
-                arrays or tensors (R, H, W), or of (H, W).
+                arrays or tensors (R, H, W) or (H, W), of pictures with one channel, or of paths of such.
             tokenizer: of this model; may be left out in later calls.
             max_new_tokens: default ``generation_config.max_new_tokens``.
 
@@ -127,11 +132,7 @@ class Sa2VAChatModel(Sa2VANetwork):
             return None
         if not is_image:
             raise ValueError('mask_prompts are regions of an image: give image=, not video= or text alone')
-        grids = []
-        for masks in map(torch.as_tensor, mask_prompts):
-            if masks.ndim not in (2, 3):
-                raise ValueError(f'mask_prompts must be (R, H, W) or (H, W) each, got {tuple(masks.shape)}')
-            grids.append(region_grid(masks.cpu().reshape(-1, *masks.shape[-2:]), self.config.region_grid))
+        grids = [region_grid(masks, self.config.region_grid) for masks in region_masks(mask_prompts)]
         regions = torch.cat(grids) if grids else torch.zeros(0, 1, 1)
         empty = (~regions.flatten(1).any(dim=1)).nonzero()[:, 0].tolist() if len(regions) else [0]
         if empty:
@@ -165,7 +166,22 @@ class Sa2VAChatModel(Sa2VANetwork):
             masks.append(binary_masks(logits, (size, size), frame.shape[-2:])[0].cpu().numpy())
         return list(np.stack(masks, axis=1))
 
+    def generate(self, *args, **options) -> None:
+        """There is none: what is generated here is an answer with its masks."""
+        raise NotImplementedError(
+            'Sa2VAChatModel answers by predict_forward(image=..., text=..., tokenizer=...), with the masks. The bare '
+            'language model generates by model.language_model.generate(input_ids=... or inputs_embeds=...)'
+        )
+
     # -- weights ----------------------------------------------------------------------------------------------------
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Give embedding and head other numbers of rows, as every model of transformers does; the config follows."""
+        embedding = self.language_model.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        self._vocabulary = None  # its tables have a row per token
+        return embedding
 
     @classmethod
     def from_pretrained(
@@ -195,9 +211,7 @@ class Sa2VAChatModel(Sa2VANetwork):
             TypeError: an option that this model does not have.
         """
         hub = {name: options.pop(name) for name in _HUB_OPTIONS if options.get(name) is not None}
-        unknown = sorted(set(options) - set(_IDLE_OPTIONS) - set(_HUB_OPTIONS))
-        if unknown:
-            raise TypeError(f'Sa2VAChatModel.from_pretrained has no option {unknown[0]!r}')
+        _refuse_options('from_pretrained', options, {*_IDLE_OPTIONS, *_HUB_OPTIONS}, _OFF_AT_LOADING)
         folder = Path(source)
         if not folder.is_dir():
             folder = Path(snapshot_download(str(source), allow_patterns=['*.json', '*.safetensors'], **hub))
@@ -211,20 +225,37 @@ class Sa2VAChatModel(Sa2VANetwork):
         model.name_or_path = config._name_or_path = str(source)
         return model.eval()
 
-    def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = '5GB', **options) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        *,
+        max_shard_size: int | str = '5GB',
+        **options,
+    ) -> None:
         """Write weights under the released names, settings and modelling files; :meth:`from_pretrained` inverted.
 
+        Args:
+            folder: need not exist.
+            is_main_process: False writes nothing: of several processes one writes.
+            state_dict: in place of ``self.state_dict()``, with its names and shapes: weights gathered from several
+                processes.
+            max_shard_size: bytes of a file, or such as ``'5GB'``.
+            options: of transformers, where they ask for what is done anyway.
+
         Raises:
-            ValueError: PEFT weights are still beside the weights.
+            ValueError: PEFT weights are still beside the weights, or ``state_dict`` is of another model.
             TypeError: an option that this model does not have.
         """
-        unknown = sorted(name for name, value in options.items() if (name, value) != ('safe_serialization', True))
-        if unknown:
-            raise TypeError(f'Sa2VAChatModel.save_pretrained has no option {unknown[0]!r}')
+        _refuse_options('save_pretrained', options, {'save_function'}, _OFF_AT_SAVING)
         refuse_unmerged(self)
+        if not is_main_process:
+            return
         folder = Path(folder)
+        plan = plan_release(self, carried=self.carried, state=state_dict)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder, plan_release(self, carried=self.carried), max_shard_size)
+        write_tensors(folder, plan, max_shard_size)
         write_settings(folder, self.config, self.dtype, self.generation_config)
 
 
@@ -247,6 +278,13 @@ def write_settings(
 def modelling_files() -> list[Path]:
     """The files that an exported folder needs: this one and all that it imports, directly or not."""
     return sorted({Path(__file__), *map(Path, get_relative_import_files(__file__))})
+
+
+def _refuse_options(method: str, options: Mapping, idle: set[str], off: Mapping) -> None:
+    for name in sorted(set(options) - idle):
+        if options[name] is not None and (name not in off or options[name] != off[name]):
+            remedy = f'only {name}={off[name]!r}' if name in off else 'leave it out'
+            raise TypeError(f'Sa2VAChatModel.{method} has no option {name!r}: {remedy}')
 
 
 def _dtype(dtype: torch.dtype | str | None, config: Sa2VAConfig) -> torch.dtype:

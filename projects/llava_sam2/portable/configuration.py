@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import InternVLVisionConfig, PretrainedConfig, Qwen2Config, Sam2Config
 
-from .templates import PHI3_CHAT, ChatTemplate, template_of
+from .published import SA2VA, from_published, published_template
+from .templates import PHI3_CHAT, TEMPLATES, ChatTemplate, template_of
 
 MASK_SELECTIONS = ('predicted_iou', 'single')
 
@@ -30,7 +31,7 @@ class Sa2VAConfig(PretrainedConfig):
         ValueError: ``mask_selection`` or ``template`` is unknown.
     """
 
-    model_type = 'sa2va_chat'
+    model_type = SA2VA
 
     def __init__(
         self,
@@ -52,6 +53,10 @@ class Sa2VAConfig(PretrainedConfig):
         self.max_num_tiles = max_num_tiles
         self.template = template
         super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Qwen2Config:
+        """Where transformers looks for the size of the vocabulary and whether the head is tied."""
+        return self.llm_config
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -78,15 +83,12 @@ class Sa2VAConfig(PretrainedConfig):
 
 
 def _as_config(cls: type[PretrainedConfig], fields: dict | PretrainedConfig | None) -> PretrainedConfig:
-    return fields if isinstance(fields, cls) else cls(**(fields or {}))
+    if isinstance(fields, cls):
+        return fields
+    # Qwen2Config writes into the dict of rope_scaling.
+    return cls(**{name: dict(value) if isinstance(value, Mapping) else value for name, value in (fields or {}).items()})
 
 
-#: Fields of a released folder's vision_config that have another name in transformers.
-_RELEASED_VISION = dict(qkv_bias='attention_bias', qk_normalization='use_qk_norm')
-#: Fields of released folders that say how the publisher's machine computed, not what the network is.
-_RELEASED_MACHINE = {'attn_implementation', '_attn_implementation_autoset', 'use_flash_attn'}
-#: Tiles that released models read where their config.json says nothing.
-_RELEASED_TILES = 12
 _PARTS = ('vision_config', 'llm_config', 'grounding_config')
 
 
@@ -100,17 +102,21 @@ def config_of_folder(folder: Path, stated: Mapping[str, Any] | None = None) -> S
 
     Raises:
         FileNotFoundError: no config.json.
-        ValueError: the folder says something else than ``stated``, or names an unknown template; names the field.
+        ValueError: the folder says something else than ``stated``, or what is not supported; names the field.
     """
     file = folder / 'config.json'
     if not file.is_file():
         raise FileNotFoundError(f'no config.json in {folder}; point model.pretrained to a folder of weights')
-    found, stated = json.loads(file.read_text()), dict(stated or {})
-    _check_template(file, found)
+    found, stated = _read(file), dict(stated or {})
     if 'grounding_config' in found:
+        published_template(file, found)  # its refusal names the file
         known = _complete(Sa2VAConfig(**found))  # transformers leaves out what equals a default
     else:
-        found = known = _from_released(found)
+        is_sa2va, found = found.get('model_type') == SA2VA, from_published(file, found)
+        known = found
+        if is_sa2va and 'template' not in {**found, **stated}:
+            raise ValueError(f'{file} names no template, so how this model was taught to talk is not known: state '
+                             f'model.network.template, one of {tuple(TEMPLATES)}')
     for part in _PARTS:
         own = stated.pop(part, {})
         for name, value in own.items():
@@ -123,6 +129,16 @@ def config_of_folder(folder: Path, stated: Mapping[str, Any] | None = None) -> S
     return Sa2VAConfig(**found | stated)
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{file} is damaged ({error}); copy or download it again') from error
+    if not isinstance(found, dict):
+        raise ValueError(f'{file} is damaged: it is a {type(found).__name__}; copy or download it again')
+    return found
+
+
 def _complete(config: Sa2VAConfig) -> dict[str, Any]:
     sam2_defaults = {name: each.default for name, each in inspect.signature(sam2_config).parameters.items()}
     return config.to_dict() | dict(
@@ -130,34 +146,6 @@ def _complete(config: Sa2VAConfig) -> dict[str, Any]:
         llm_config=config.llm_config.to_dict(),
         grounding_config=sam2_defaults | config.grounding_config,
     )
-
-
-def _from_released(found: dict[str, Any]) -> dict[str, Any]:
-    vision, llm = (
-        {name: value for name, value in found.get(part, {}).items() if name not in _RELEASED_MACHINE}
-        for part in ('vision_config', 'llm_config')
-    )
-    # The publisher's class names are settings of their own code.
-    return dict(
-        vision_config={_RELEASED_VISION.get(name, name): value for name, value in vision.items()},
-        llm_config=llm,
-        max_num_tiles=found.get('max_dynamic_patch', _RELEASED_TILES),
-        **(dict(template=found['template']) if _names_template(found) else {}),
-    )
-
-
-def _names_template(found: Mapping[str, Any]) -> bool:
-    """Whether the folder is of a Sa2VA and says how it was taught to talk. InternVL's own templates do not count: what
-    is trained from it learns ours."""
-    return found.get('model_type') == Sa2VAConfig.model_type and 'template' in found
-
-
-def _check_template(file: Path, found: Mapping[str, Any]) -> None:
-    if _names_template(found):
-        try:
-            template_of(found['template'])
-        except ValueError as error:
-            raise ValueError(f'{file}: {error}') from error
 
 
 def _check_field(file: Path, path: str, stated: Any, found: Mapping[str, Any]) -> None:
@@ -170,7 +158,10 @@ def _check_field(file: Path, path: str, stated: Any, found: Mapping[str, Any]) -
 
 
 def _plain(value: Any) -> Any:
-    """Equal for equal sizes: a square as [448, 448] or 448, a sequence as tuple or list."""
+    """Equal for equal settings: a square as [448, 448] or 448, a sequence as tuple or list, a kind of RoPE by its old
+    name."""
+    if isinstance(value, Mapping):
+        return {'rope_type' if name == 'type' else name: each for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return value[0] if len(value) == 2 and value[0] == value[1] else list(value)
     return value

@@ -47,6 +47,20 @@ class Sa2VANetwork(PreTrainedModel):
         # The projector and the [SEG] head follow torch's own initialisation; the parts initialise themselves.
         pass
 
+    # -- what transformers and PEFT ask for ------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
     # -- images ---------------------------------------------------------------------------------------------------
 
     def encode_vision(self, pixel_values: torch.Tensor) -> torch.Tensor:

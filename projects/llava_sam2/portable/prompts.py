@@ -41,7 +41,7 @@ SEGMENTATION_ANSWERS = (
     f'Sure, {SEG}.',
     f'Sure, it is {SEG}.',
     f'Sure, the segmentation result is {SEG}.',
-    SEG,
+    f'{SEG}.',
 )
 
 

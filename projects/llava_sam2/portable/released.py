@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from .pickled import CheckpointError
 from .stored import INDEX, Stored, open_tensors
 from .video_memory import expected_video_memory
 
-_HEAD = 'language_model.lm_head.weight'
+EMBEDDING, HEAD = 'language_model.model.embed_tokens.weight', 'language_model.lm_head.weight'
+_HEAD_OF = HEAD.removesuffix('weight')
 _TYPE_NAMES = {torch.float32: 'F32', torch.bfloat16: 'BF16', torch.float16: 'F16'}
 
 
@@ -49,8 +50,7 @@ def fill_from(
         CheckpointError: a tensor is missing, not expected or of another shape.
     """
     expected = {name: planned.shape for name, planned in plan_release(network).items()}
-    if network.config.llm_config.tie_word_embeddings and _HEAD not in stored:
-        del expected[_HEAD]  # one matrix, written once
+    expected |= both_sides_of_tied(network, expected, stored)
     width = network.grounding_encoder.config.mask_decoder_config.hidden_size
     memory = expected_video_memory({name: tensor.shape for name, tensor in stored.items()}, width)
     check_shapes(source, expected | memory, {name: tensor.shape for name, tensor in stored.items()})
@@ -72,6 +72,12 @@ def fill_from(
     if left:
         raise RuntimeError(f'{left[0]} is in no file and nothing computes it')
     return carried
+
+
+def both_sides_of_tied(network: nn.Module, expected: Mapping[str, tuple], found: Container[str]) -> dict[str, tuple]:
+    """The head, where it is the embedding and the files hold it all the same: released name to shape."""
+    tied = network.config.llm_config.tie_word_embeddings
+    return {HEAD: expected[EMBEDDING]} if tied and HEAD in found else {}
 
 
 def _by_file(stored: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -143,6 +149,7 @@ def plan_release(
     dtype: torch.dtype | None = None,
     carried: Mapping[str, torch.Tensor] | None = None,
     tensor_of: Callable[[str], torch.Tensor] | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Planned]:
     """What a network is under the released names, without making any of it yet.
 
@@ -151,8 +158,14 @@ def plan_release(
         dtype: of the weights; None keeps each one's own. Buffers are float32 always, see :func:`fill`.
         carried: SAM 2's video memory, written as it is.
         tensor_of: gives a tensor of the network by name in place of its ``state_dict()``; export merges LoRA there.
+        state: in place of ``state_dict()``, with its names and shapes.
+
+    Raises:
+        ValueError: ``state`` has other names or shapes.
     """
-    state = network.state_dict()
+    state = network.state_dict() if state is None else _checked(state, network)
+    if network.config.llm_config.tie_word_embeddings:  # one matrix, written once
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD_OF)}
     buffers = {name for name, _ in network.named_buffers()}
     tensor_of = tensor_of or state.__getitem__
     plan = {}
@@ -168,6 +181,17 @@ def plan_release(
     for name, tensor in (carried or {}).items():
         plan[name] = Planned(tuple(tensor.shape), tensor.dtype, tensor.cpu)
     return plan
+
+
+def _checked(state: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+    own = network.state_dict()
+    if network.config.llm_config.tie_word_embeddings:  # some leave the head out, which is the embedding
+        state = {name: own[name] for name in own if name.startswith(_HEAD_OF)} | dict(state)
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise ValueError(f'state_dict is of another model: {wrong[0]} is missing, not expected or of another shape. '
+                         "It must have the names of model.state_dict(), and LoRA merged")
+    return state
 
 
 def refuse_unmerged(network: nn.Module) -> None:

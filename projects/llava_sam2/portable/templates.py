@@ -52,8 +52,16 @@ PHI3_CHAT = ChatTemplate(
     terminator='<|end|>',
     terminator_is_token=False,
 )
+#: The markup of Qwen's own chat models, without a system turn.
+QWEN_CHAT = ChatTemplate(
+    name='qwen_chat',
+    instruction='<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n',
+    terminator='<|im_end|>',
+    terminator_is_token=True,
+    stop_tokens=('<|endoftext|>', ),
+)
 #: By name, all that there are.
-TEMPLATES = {template.name: template for template in (PHI3_CHAT, )}
+TEMPLATES = {template.name: template for template in (PHI3_CHAT, QWEN_CHAT)}
 
 
 def template_of(name: str) -> ChatTemplate:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
 from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START, SEG
-from .templates import PHI3_CHAT, ChatTemplate
+from .templates import ChatTemplate
 
 _IMAGE_RUN = re.compile(f'(?:{re.escape(IMG_CONTEXT)})+')
 _BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
@@ -27,7 +27,7 @@ class Vocabulary:
         ValueError: when a token of the protocol is not a single token, or the model has too few rows.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int, template: ChatTemplate = PHI3_CHAT):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int, template: ChatTemplate):
         self.tokenizer = tokenizer
         self.size = size
         self.template = template

@@ -8,6 +8,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from ..paths import writing
 from ..portable.chat import MAX_NEW_TOKENS, Sa2VAChatModel, write_settings
 from ..portable.network import Sa2VANetwork
 from ..portable.released import Planned, check_shapes, plan_release, write_tensors
@@ -42,6 +43,7 @@ def write_release(
 
     Raises:
         FileExistsError: the folder exists.
+        CannotWrite: the disk takes no more, or the place cannot be written.
         ValueError: the tokenizer is not the network's, or the network is not what its config says.
     """
     folder = Path(folder).absolute()
@@ -51,16 +53,17 @@ def write_release(
     plan = release_of(network, dtype, carried)
     settings = dict(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=tokenizer.pad_token_id) | dict(generation or {})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as partial:
-        aside = Path(partial) / folder.name
-        aside.mkdir()
-        write_tensors(aside, plan, max_shard_size)
-        write_settings(aside, network.config, dtype or _dtype_of(plan), GenerationConfig(**settings))
-        tokenizer.save_pretrained(aside)
-        if card:
-            (aside / 'README.md').write_text(card, encoding='utf-8')
-        aside.rename(folder)
+    with writing('the model', folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as partial:
+            aside = Path(partial) / folder.name
+            aside.mkdir()
+            write_tensors(aside, plan, max_shard_size)
+            write_settings(aside, network.config, dtype or _dtype_of(plan), GenerationConfig(**settings))
+            tokenizer.save_pretrained(aside)
+            if card:
+                (aside / 'README.md').write_text(card, encoding='utf-8')
+            aside.rename(folder)
 
 
 def release_of(

@@ -105,7 +105,8 @@ def load_pretrained(
     unknown = set(parts) - set(PARTS)
     if unknown:
         raise ValueError(f'parts {sorted(unknown)} are unknown, use some of {list(PARTS)}')
-    assembly = assemble(source, token_ids)
+    tied = network.config.llm_config.tie_word_embeddings
+    assembly = assemble(source, token_ids, tied)
     state = network.state_dict()
     table = released_table({own: tensor.shape for own, tensor in state.items()})
     report = inspect(network, assembly, parts, token_ids if train_token_rows else None)
@@ -119,6 +120,8 @@ def load_pretrained(
     for name in (name for name in TOKEN_ROWS if 'language_model' in parts and token_ids and name in assembly.tensors):
         if not assembly.untrained(name):
             check_token_rows(assembly.tensors[name], name, token_ids)
+    if tied:
+        _check_tied(assembly)
     _check_base(assembly)
 
     whole = set(parts) == set(PARTS)
@@ -221,6 +224,16 @@ def _refuse_untrained(assembly: Assembly, report: LoadReport, parts: Sequence[st
             f'added tokens ({", ".join([*rows, *head])}). Train them, with model.train_token_rows=True and '
             '"text_hidden_fcs" in model.trainable, or start from a Sa2VA folder, or lay a trained checkpoint on top '
             '(pretrained=dict(mllm=..., sam2=..., trained=...))'
+        )
+
+
+def _check_tied(assembly: Assembly) -> None:
+    """One matrix may be stored twice, but not as two that differ: which of them is it?"""
+    embedding, head = (assembly.tensors.get(name) for name in TOKEN_ROWS)
+    if embedding and head and not torch.equal(embedding.tensor(), head.tensor()):
+        raise CheckpointError(
+            f'{assembly} holds two matrices, {embedding.name} and {head.name}, where tie_word_embeddings says that '
+            'they are one: config.json is of other weights, or they were trained apart'
         )
 
 

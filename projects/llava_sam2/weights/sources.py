@@ -23,13 +23,14 @@ from ..paths import resolve
 from ..portable.configuration import Sa2VAConfig, config_of_folder
 from ..portable.key_maps import SAM2_PREFIX, is_lora, is_token_rows, own_to_released, training_to_released
 from ..portable.pickled import CheckpointError
+from ..portable.released import EMBEDDING, HEAD
 from ..portable.stored import TRAINABLES, Stored, TensorFile, lora_of_config, open_tensors
 
 _KEYS = {'base', 'mllm', 'sam2', 'trained', 'lora'}
 #: How the names of our own checkpoints begin, with and without the loops round the base model.
 _OWN = re.compile(r'^(base\.)?network\.')
 _LORA = re.compile(r'^(language_model\..+)\.lora_([AB])\.(\w+\.)?weight$')
-TOKEN_ROWS = ('language_model.model.embed_tokens.weight', 'language_model.lm_head.weight')
+TOKEN_ROWS = (EMBEDDING, HEAD)
 
 
 @dataclass
@@ -116,12 +117,15 @@ def _parts(source: str | Path | Mapping) -> dict:
     return parts
 
 
-def assemble(source: str | Path | Mapping, token_ids: Mapping[str, int] | None = None) -> Assembly:
+def assemble(
+    source: str | Path | Mapping, token_ids: Mapping[str, int] | None = None, tied: bool = False
+) -> Assembly:
     """Open all parts of a source and name every tensor as released.
 
     Args:
         source: see above; paths are used as they are.
         token_ids: ids of the five added tokens; needed for a checkpoint that trained their rows alone.
+        tied: embedding and head are one matrix, so that a trained embedding is the head too.
 
     Raises:
         CheckpointError: a part cannot be read, contradicts another, or has LoRA that cannot be merged.
@@ -133,7 +137,11 @@ def assemble(source: str | Path | Mapping, token_ids: Mapping[str, int] | None =
     else:
         assembly = _pair(open_tensors(parts['mllm']), open_tensors(parts['sam2']))
     if 'trained' in parts:
-        assembly = _lay(assembly, open_tensors(parts['trained']), parts.get('lora'), token_ids)
+        below, trained = assembly.tensors, _lay(assembly, open_tensors(parts['trained']), parts.get('lora'), token_ids)
+        new = {name for name in TOKEN_ROWS if trained.tensors.get(name) is not below.get(name)}
+        if tied and new == {EMBEDDING}:
+            trained.tensors.pop(HEAD, None)
+        assembly = trained
     return assembly
 
 

@@ -52,6 +52,22 @@ def test_other_tensors_and_shapes_are_named(model, trained):
         select(trained, model, 'full', False, 'x.pth')
 
 
+@pytest.mark.parametrize('ema', [False, True])
+def test_masks_that_version_0_1_0_trained_are_taken_over_and_told_of(model, trained, ema, monkeypatch):
+    said = []
+    monkeypatch.setattr('dual_loop.checkpoints.trained_model.print_log', lambda message, *_: said.append(message))
+    state = trained.ema if ema else trained.trainables
+    assert not said and len(select(trained, model, 'full', ema, 'x.pth')) == len(state)
+    old = {f'base.{name}': torch.full_like(value, 3.0) for name, value in model.base.unused_masks().items()}
+    state.update(old)
+    chosen = select(trained, model, 'full', ema, 'x.pth')
+    assert chosen.keys() == state.keys() and all(torch.equal(chosen[name], value) for name, value in old.items())
+    assert len(said) == 1 and said[0].startswith('x.pth holds 18 tensors of masks that mask_selection never takes')
+    state.popitem()
+    with pytest.raises(CheckpointError, match='does not fit the config: 1 tensors'):
+        select(trained, model, 'full', ema, 'x.pth')
+
+
 def test_weights_must_be_those_that_were_trained_on(model, trained):
     check_base(trained, model.base, 'x.pth')
     trained.run['weights'] = 'bbb'

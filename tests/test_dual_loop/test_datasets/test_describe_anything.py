@@ -349,12 +349,21 @@ def test_a_folder_that_may_not_be_listed_is_named_with_the_remedy(dam_root, smal
         stuff(dam_root, **small)
 
 
-def test_archives_cut_off_or_leading_out_stop_the_data_set(dam_root, small):
+def test_archives_that_cannot_be_counted_or_lead_out_stop_the_data_set(dam_root, small):
     path = dam_root / 'COCOStuff' / 'images' / '01.tar'
     whole = path.read_bytes()
-    path.write_bytes(whole[:1200])
+    path.write_bytes(whole[1200:])  # nothing of it is a tar
     with pytest.raises(ValueError, match=r'01\.tar is not a whole uncompressed tar archive'):
         stuff(dam_root, **small)
+    path.write_bytes(whole)
+    into_pickles(dam_root)  # without a listing
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-11_000])
+    with pytest.raises(ValueError, match=r'01\.tar is not a whole uncompressed tar archive'):
+        stuff(dam_root, **small)
+    path.write_bytes(whole + bytes(20_480))  # that may be as it was written
+    dataset = stuff(dam_root, **small)
+    assert len(dataset) == 3 and [entry['sample_id'] for entry in dataset.quarantine.entries] == ['01.tar']
     with tarfile.open(path, 'w') as archive:
         link = tarfile.TarInfo('c_2.jpg')
         link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import importlib
 import json
 import multiprocessing
@@ -11,6 +13,7 @@ import pytest
 from dual_loop.datasets import SA1BDataset, index_store
 from dual_loop.datasets.index import Table
 from dual_loop.datasets.index_store import IndexSource, find_files, load_or_build, walk
+from llava_sam2.paths import CannotWrite
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_nothing_half_made_is_used(make, data, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             make()
     assert len(make().tables['samples']) == 3, 'built for the second time in vain, so for the third'
-    assert sorted(path.suffix for path in (data / 'indexes').iterdir()) == ['', '.lock']
+    assert [path.suffix for path in (data / 'indexes').iterdir()] == ['']
 
 
 @pytest.mark.parametrize('damage', [
@@ -130,8 +133,37 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setenv('DUAL_LOOP_INDEX_DIR', str(tmp_path / 'locked'))
     monkeypatch.setattr(Path, 'mkdir', refuse)
-    with pytest.raises(PermissionError, match='index of x .*locked.*index_dir.*DUAL_LOOP_INDEX_DIR'):
+    with pytest.raises(CannotWrite, match='index of x .*locked.*index_dir.*DUAL_LOOP_INDEX_DIR'):
         load_or_build('x', IndexSource(), dict)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(make, data, small_files_only):
+    """Refused by the kernel, in the middle of the table."""
+    build = dict(samples=Table.of(number=list(range(100_000))))
+    with pytest.raises(CannotWrite, match=f'the index of big cannot be written to {data}/indexes: .*Make room'):
+        load_or_build('big', IndexSource(), lambda: build)
+    assert not list((data / 'indexes').iterdir())
+
+
+def test_locks_are_not_needed(make, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, 'Operation not supported')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    make(), make()
+    assert make.built == 1
+
+
+def test_a_stored_index_is_opened_where_nothing_can_be_written(make, monkeypatch):
+    make()
+
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, 'Read-only file system', str(path))
+
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    monkeypatch.setattr(os, 'open', refuse)
+    make()
+    assert make.built == 1
 
 
 def test_an_unreadable_folder_is_named(data, monkeypatch):

@@ -64,6 +64,25 @@ def test_overlapping_polygons_count_once():
     assert mask.sum() == 18 * 10 and mask[2:12, 2:20].all()
 
 
+@pytest.mark.parametrize('degenerate', [[], [5, 5], [2, 2, 40, 40]])
+def test_a_polygon_without_inside_does_not_lose_the_object(degenerate):
+    square = [8, 2, 20, 2, 20, 12, 8, 12]
+    alone = decode_segmentation([square], 48, 64, 'x')
+    for polygons in ([degenerate, square], [square, degenerate]):
+        np.testing.assert_array_equal(decode_segmentation(polygons, 48, 64, 'x'), alone)
+    with pytest.raises(BadSample, match='none of the polygons has three points'):
+        decode_segmentation([degenerate], 48, 64, 'x')
+
+
+def test_polygons_belong_to_an_image_of_the_stated_size(tiny):
+    square = [[8, 2, 20, 2, 20, 12, 8, 12]]
+    for size in ((48, 64), (48., 64.), (np.nan, np.nan), None):
+        assert decode_segmentation(square, 48, 64, 'x', stated=size).sum() == 120
+    for size, hint in (((64, 48), 'EXIF'), ((96, 128), r'\[48, 64\]$'), ((48.5, 64), r'\[48, 64\]$')):
+        with pytest.raises(BadSample, match=f'belongs to an image.*{hint}'):
+            decode_segmentation(square, 48, 64, 'x', stated=size)
+
+
 def test_run_lengths_of_compressed_counts():
     rng = np.random.default_rng(1)
     for density in (0.02, 0.5, 0.98):
@@ -78,6 +97,7 @@ def test_run_lengths_of_compressed_counts():
     (None, 'neither a list'),
     ('5', 'neither a list'),
     ([[1, 2, 3, 4]], 'three points'),
+    ([[1, 2, 3, 4], [1, 2, 3, 4, 5, 10**400]], 'coordinate'),
     ([[1, 2, 3, 4, 5]], 'three points'),
     ([[1, 2, 3, 4, 5, float('nan')]], 'coordinate'),
     ([[0, 0, 1e12, 0, 0, 5]], 'coordinate'),
@@ -92,6 +112,7 @@ def test_run_lengths_of_compressed_counts():
     (dict(size=[48, 64], counts='o' * 40), 'not a COCO'),
     (dict(size=[48, 64], counts='o' * 40 + '0'), 'not a COCO'),
     (dict(size=[48, 64], counts=7), 'of type int'),
+    (dict(size=[48, 64], counts='\ud800'), 'not a COCO'),
 ])
 def test_malformed_segmentations_are_bad_samples(segmentation, reason):
     with pytest.raises(BadSample, match=reason):
@@ -109,3 +130,32 @@ def test_mask_of_another_resolution(tiny):
     assert (grown & mask).sum() / (grown | mask).sum() > 0.9
     with pytest.raises(BadSample, match='does not fit'):
         mask_to_size(mask.T, 48, 64, 'x')
+
+
+@pytest.mark.parametrize('shape, size', [((480, 640), (48, 64)), ((48, 64), (64, 85)), ((60, 80), (59, 80))])
+def test_thin_masks_of_another_resolution_keep_what_they_touch(shape, size):
+    """A line and a single pixel, anywhere: never lost, and never further off than the pixel that they touch."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        row, column = (int(rng.integers(side)) for side in shape)
+        for thin in ((row, column), (row, slice(None)), (slice(None), column)):
+            mask = np.zeros(shape, dtype=bool)
+            mask[thin] = True
+            kept = mask_to_size(mask, *size, 'x')
+            share = coverage(shape[0], size[0]) @ mask @ coverage(shape[1], size[1]).T
+            assert kept.shape == size and kept.any() and not (kept & (share < 1e-9)).any()
+
+
+def test_a_mask_is_made_smaller_by_area():
+    mask = np.random.default_rng(0).random((90, 120)) > 0.4
+    share = coverage(90, 40) @ mask @ coverage(120, 53).T
+    np.testing.assert_array_equal(mask_to_size(mask, 40, 53, 'x'), share > 0.5 + 1e-6)
+
+
+def test_a_mask_that_fits_better_on_its_side_is_that_of_the_stored_picture():
+    mask = np.zeros((102, 100), dtype=bool)
+    mask[5:60, 5:60] = True
+    for size in ((204, 200), (200, 200), (205, 200)):
+        assert mask_to_size(mask, *size, 'x').shape == size
+    with pytest.raises(BadSample, match='does not fit'):
+        mask_to_size(mask, 200, 204, 'x')

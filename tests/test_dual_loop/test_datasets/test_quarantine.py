@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import multiprocessing
 
@@ -6,6 +8,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from dual_loop.datasets import SA1BDataset, TooManyBadSamples, set_work_dir
 from dual_loop.datasets.quarantine import Quarantine
+from llava_sam2.paths import CannotWrite
 
 
 def test_counts_distinct_samples_and_stops_above_one_percent():
@@ -55,6 +58,63 @@ def test_file_has_each_sample_once_and_is_shared(tmp_path):
                                                               ('other', 's')]
     assert lines[2] == dict(source='demo', sample_id='t', path='b.jpg', reason='empty "mask"\n')
     assert (first.count, second.count, other.count) == (3, 3, 1)
+
+
+@pytest.mark.parametrize('cut', ['', '{"source": "demo", "sample_id": "h', '\0\0\0', '3', '[]', '{"source": "demo"}'])
+def test_half_a_line_is_left_out_and_ended(tmp_path, cut):
+    file = tmp_path / 'bad_samples.jsonl'
+    first = Quarantine('demo', 2000)
+    first.attach(file)
+    first.record('s', 'a.jpg', 'broken')
+    file.write_text(file.read_text() + cut)
+    second = Quarantine('demo', 2000)
+    second.attach(file)
+    assert [entry['sample_id'] for entry in second.entries] == ['s']
+    second.record('t', 'b.jpg', 'broken')
+    assert first.count == 2
+    third = Quarantine('demo', 2000)
+    third.attach(file)
+    assert [entry['sample_id'] for entry in third.entries] == ['s', 't']
+
+
+def test_a_whole_last_line_counts_without_its_end(tmp_path):
+    file = tmp_path / 'bad_samples.jsonl'
+    file.write_text(json.dumps(dict(source='demo', sample_id='s', path='a', reason='b')))
+    quarantine = Quarantine('demo', 2000)
+    quarantine.attach(file)
+    assert quarantine.count == 1
+
+
+def test_locks_are_not_needed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    first, second = Quarantine('demo', 2000), Quarantine('demo', 2000)
+    for number, quarantine in enumerate((first, second)):
+        quarantine.attach(tmp_path / 'bad_samples.jsonl')
+        quarantine.record(f's{number}', 'a.jpg', 'broken')
+    assert first.count == second.count == 2
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path, small_files_only, monkeypatch):
+    said = []
+    monkeypatch.setattr('dual_loop.datasets.quarantine.print_log', lambda message, *_: said.append(message))
+    file = tmp_path / 'bad_samples.jsonl'
+    quarantine = Quarantine('demo', 2000)
+    quarantine.attach(file)
+    file.write_bytes(b'\n' * 99_950)
+    for number in range(3):
+        quarantine.record(f's{number}', 'a.jpg', 'broken')
+    assert quarantine.count == 3
+    [warning] = [message for message in said if 'this process keeps its bad samples to itself' in message]
+    assert f'{file} cannot be written (File too large)' in warning
+
+
+def test_a_place_that_cannot_be_written_is_named_at_the_start(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(CannotWrite, match='list of bad samples cannot be written to .*Choose another work_dir'):
+        Quarantine('demo').attach(tmp_path / 'file' / 'bad_samples.jsonl')
 
 
 def record_many(file, start, barrier):

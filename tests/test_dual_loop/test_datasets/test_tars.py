@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from dual_loop.datasets.quarantine import BadSample
-from dual_loop.datasets.tars import TarReader, tar_members
+from dual_loop.datasets.tars import DamagedTar, LongEnd, TarReader, tar_members
 
 
 def test_members_are_read_by_offset(tmp_path, write_tar):
@@ -77,6 +77,33 @@ def test_every_cut_of_an_archive_is_noticed(tmp_path, write_tar):
     assert list(tar_members(path)) == members
     path.write_bytes(whole[:1536] + b'\xff' * 512 + whole[2048:])
     with pytest.raises(ValueError, match='cut off or damaged at byte 1536'):
+        list(tar_members(path))
+
+
+@pytest.mark.parametrize('change', [
+    lambda data: data[:1536] + bytes(512) + data[2048:],  # the header of b.jpg
+    lambda data: data + data,  # two archives one after the other
+    lambda data: data + b'behind the end'])
+def test_data_behind_zeros_are_no_end(tmp_path, write_tar, change):
+    path = tmp_path / 'x.tar'
+    write_tar(path, {'a.jpg': b'a' * 600, 'b.jpg': b'b' * 512, 'c.jpg': b''})
+    members = list(tar_members(path))
+    path.write_bytes(change(path.read_bytes()))
+    found = tar_members(path)
+    with pytest.raises(DamagedTar, match=r'x\.tar.*zeros from byte (1536|3072) on'):
+        for member in members + members:
+            assert next(found) == member
+
+
+def test_an_end_of_zeros_that_no_writer_makes(tmp_path, write_tar):
+    path = tmp_path / 'x.tar'
+    write_tar(path, {'a.jpg': b'a'})
+    whole = path.read_bytes()
+    assert len(whole) == 10_240
+    path.write_bytes(whole + bytes(2048))
+    assert [name for name, *_ in tar_members(path)] == ['a.jpg']
+    path.write_bytes(whole + bytes(2049))
+    with pytest.raises(LongEnd, match=r'x\.tar .*only zeros from byte 1024 on, 11265 bytes'):
         list(tar_members(path))
 
 

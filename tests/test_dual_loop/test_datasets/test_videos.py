@@ -151,6 +151,40 @@ def test_files_that_are_no_videos(tmp_path, write_video, content, reason):
     assert caught.value.path == path
 
 
+@pytest.mark.parametrize('options', [{}, B_FRAMES])
+def test_frames_from_a_hole_to_the_next_key_frame_are_refused(tmp_path, monkeypatch, rng_video, options):
+    """The decoder fills what is missing with its neighbours and says nothing."""
+    for name, value in options.items():
+        monkeypatch.setenv(name, value)
+    path = rng_video(tmp_path / 'a.mp4', 40)
+    expected, whole = read_all(path), path.read_bytes()
+    start, stop = whole.index(b'mdat') + 4, whole.index(b'moov')
+    for place in np.random.default_rng(0).integers(start, stop - 2000, 12):
+        path.write_bytes(whole[:place] + bytes(2000) + whole[place + 2000:])
+        refused = []
+        for number in range(0, 40, 3):
+            try:
+                frame, = read_frames(path, [number])
+                assert torch.equal(frame, expected[number])
+            except BadSample as error:
+                assert error.path == path
+                refused.append(number)
+        assert 0 < len(refused) < 14, 'frames before the hole and behind the next key frame are whole'
+
+
+@pytest.fixture
+def rng_video():
+    def write(path, count):
+        ground = np.random.default_rng(0).integers(256, size=(120, 160, 3), dtype=np.uint8)
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*'mp4v'), 24, (160, 120))
+        for number in range(count):
+            writer.write(np.roll(ground, 3 * number, 1))
+        writer.release()
+        return path
+
+    return write
+
+
 def test_missing_frames_are_named(tmp_path, write_video, shown_number):
     path = write_video(tmp_path / 'a.mp4', 30)
     with pytest.raises(BadSample, match='no frame 30') as caught:

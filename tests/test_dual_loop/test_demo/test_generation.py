@@ -10,6 +10,7 @@ import pytest
 from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, held_out_image_ids
 from dual_loop.demo import ensure_demo_data, generation, make_demo_data
 from dual_loop.demo.rendering import draw_scene
+from llava_sam2.paths import CannotWrite
 
 
 def digests(root):
@@ -130,6 +131,14 @@ def test_a_run_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypatc
     monkeypatch.setitem(generation.SOURCES, 'dam_SAV', index)
     ensure_demo_data(whole, images=4, workers=1)  # also clears what the first run left
     assert whole.exists() and not (tmp_path / '.data.partial').exists()
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, small_files_only, small_chunks, workers):
+    """The tar of SA-V frames is above what the kernel allows here."""
+    with pytest.raises(CannotWrite, match=rf'^the demo data cannot be written to {tmp_path}/data: File too large'):
+        ensure_demo_data(tmp_path / 'data', images=40, workers=workers)
+    assert not list(tmp_path.iterdir())
 
 
 def _ensure(root, started, made):

@@ -129,7 +129,7 @@ def compare(out: Path, case: dict) -> Difference:
     weights = {name: largest(first['final'][name] - reference['final'][name]) / moved[name] for name in start}
     ema = {name: largest(first['ema'][name] - value) / largest(value - start[name])
            for name, value in reference['ema'].items()}
-    # A key bias has no gradient but rounding, below 1e-9; the heads of the two masks not selected have none.
+    # A key bias has no gradient but rounding, below 1e-9.
     moments = {name: largest(first['exp_avg'][name] - value) / largest(value)
                for name, value in reference['exp_avg'].items() if largest(value) > 1e-9}
     assert len(moments) > 0.8 * len(start)

@@ -13,8 +13,10 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from dual_loop.datasets import collate_samples
 from dual_loop.engine.data_order import ResumableBatchSampler
+from dual_loop.engine.hooks import TeacherEMAHook
 from dual_loop.engine.length_groups import GroupedByLengthSampler
 from dual_loop.engine.loop import DualLoopTrainLoop, NonFiniteGradients
+from dual_loop.engine.settings_check import check_teacher
 from dual_loop.models import CaptionLoop, DualLoopModel, MaskLoop, SupervisedLoop
 
 CAPTION = 'A small red circle with white stripes.'
@@ -44,6 +46,7 @@ def make_loop(build_loops, make_sample, tmp_path, monkeypatch):
         calls = []
         runner = SimpleNamespace(
             cfg=Config({}), model=model, work_dir=str(tmp_path), seed=0, val_loop=None, _resume=False,
+            hooks=[TeacherEMAHook()],
             message_hub=MessageHub(f'loop{id(model)}'),
             optim_wrapper=OptimWrapper(torch.optim.SGD(model.trainables().values(), lr=1.0)),
             call_hook=lambda name, **kwargs: calls.append((name, kwargs)), register_hook=lambda hook: None,
@@ -248,3 +251,27 @@ def test_of_loops_that_share_a_gradient_the_guilty_one_is_named(make_loop, build
     [skipped] = [text for text in said if 'is skipped' in text]
     assert f'loss or gradient of {"loop 1" if broken == "loop1" else broken} is not finite' in skipped
     assert ('sample50' in skipped) == (broken == 'supervised')
+
+
+def test_a_teacher_that_nobody_keeps_is_refused_unless_it_is_meant(make_loop, build_loops):
+    loop, *_ = make_loop()
+    loop.runner.hooks = []
+    with pytest.raises(ValueError, match="loop 1 asks a teacher.*TeacherEMAHook.*model.teacher='frozen'.*'live'"):
+        loop.prepare()
+    for teacher in ('frozen', 'live'):
+        loop, *_ = make_loop(model=build_loops(teacher=teacher))
+        loop.runner.hooks, loop.runner._load_from = [], None
+        loop.prepare()
+    loop, *_ = make_loop(model=build_loops(teacher='frozen'))
+    loop.runner._load_from = 'iter_2.pth'
+    with pytest.raises(ValueError, match='not with those of load_from=iter_2.pth.*export that checkpoint'):
+        loop.prepare()
+    loop.runner._resume = True
+    check_teacher(loop.runner, loop.raw_model)
+
+
+def test_loops_that_ask_no_teacher_need_none(make_loop, build_base):
+    loops = [SupervisedLoop(joins=None), CaptionLoop(max_caption_len=6)]
+    loop, *_ = make_loop(model=DualLoopModel(build_base(), loops=loops))
+    loop.runner.hooks = []
+    loop.prepare()

@@ -3,13 +3,21 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import ConcatDataset, DataLoader
 
 from dual_loop.checkpoints.files import LATEST
 from dual_loop.engine.data_order import ResumableBatchSampler
-from dual_loop.engine.resume import changed_settings, check_same_run, describe_run, latest_checkpoint
+from dual_loop.engine.resume import (
+    changed_settings,
+    check_same_run,
+    describe_run,
+    go_on_as_begun,
+    latest_checkpoint,
+)
+from llava_sam2.model import VideoLLaVASAMModel
 
 PATH = Path('work/iter_4.pth')
 
@@ -77,10 +85,81 @@ def test_the_latest_is_the_one_noted_or_that_of_the_highest_step(tmp_path):
     with pytest.raises(FileNotFoundError, match='no checkpoint iter_'):
         latest_checkpoint(tmp_path)
     for name in ('iter_9.pth', 'iter_10.pth', 'iter_11.pth.partial', 'iter_best.pth'):
-        (tmp_path / name).touch()
+        torch.save({}, tmp_path / name)
     assert latest_checkpoint(tmp_path).name == 'iter_10.pth'
     # A fresh run in the folder of an older and longer one; the folder may have been moved since.
     (tmp_path / LATEST).write_text('/elsewhere/iter_9.pth')
     assert latest_checkpoint(tmp_path) == tmp_path / 'iter_9.pth'
     (tmp_path / 'iter_9.pth').unlink()
     assert latest_checkpoint(tmp_path).name == 'iter_10.pth'
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What is told beside the result."""
+    lines = []
+    monkeypatch.setattr('dual_loop.engine.resume.print_log', lambda message, *_: lines.append(message))
+    return lines
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    for step in (2, 4, 6, 8):
+        torch.save(dict(step=torch.full((100, ), float(step))), tmp_path / f'iter_{step}.pth')
+    (tmp_path / LATEST).write_text(str(tmp_path / 'iter_6.pth'))
+    return tmp_path
+
+
+@pytest.mark.parametrize(('note', 'reason'), [
+    ('', 'last_checkpoint is empty'), ('\0\0\0\0', 'last_checkpoint is empty'),
+    ('/old/iter_7.pth', 'last_checkpoint names iter_7.pth, which is not there')])
+def test_a_note_that_is_wrong_is_told_and_passed_over(work_dir, said, note, reason):
+    (work_dir / LATEST).write_text(note)
+    assert latest_checkpoint(work_dir) == work_dir / 'iter_8.pth'
+    assert len(said) == 1 and reason in said[0] and f'Going on from {work_dir}/iter_8.pth' in said[0]
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(work_dir, said):
+    assert latest_checkpoint(work_dir).name == 'iter_6.pth' and not said
+    for file in (work_dir / 'iter_6.pth', work_dir / 'iter_4.pth'):
+        file.write_bytes(file.read_bytes()[:-1000] if '_4' in file.name else b'')
+    # Not iter_8.pth, which an earlier run left.
+    assert latest_checkpoint(work_dir).name == 'iter_2.pth'
+    assert all(f'iter_{step}.pth is not whole' in said[0] for step in (6, 4)) and 'iter_2.pth, the new' in said[0]
+    flip(work_dir / 'iter_2.pth')
+    with pytest.raises(ValueError, match=r'no checkpoint in .* is whole: .*iter_6.*iter_4.*iter_2.pth is damaged'):
+        latest_checkpoint(work_dir)
+
+
+def flip(file: Path) -> None:
+    """Change one bit of the tensor in it."""
+    data = bytearray(file.read_bytes())
+    data[data.index(b'\x00\x00\x00\x40' * 20) + 3] ^= 1
+    file.write_bytes(data)
+
+
+def test_names_of_another_hook_are_found_by_the_note(work_dir):
+    torch.save({}, work_dir / 'epoch_3.pth')
+    (work_dir / LATEST).write_text('epoch_3.pth')
+    assert latest_checkpoint(work_dir).name == 'epoch_3.pth'
+
+
+@pytest.mark.parametrize('checkpoint', ['iter_2.pth', 'zero2/iter_2.pth'])
+def test_a_run_of_version_0_1_0_goes_on_training_what_it_trained(said, checkout, checkpoint):
+    """Its averages and its optimizer state hold masks that a new run freezes."""
+    past = checkout / 'tests/past'
+    for kind in (VideoLLaVASAMModel, 'VideoLLaVASAMModel', 'llava_sam2.model.VideoLLaVASAMModel'):
+        cfg = Config(dict(model=dict(type='DualLoopModel', base=dict(type=kind))))
+        go_on_as_begun(past / checkpoint, cfg)
+        assert cfg.model.base.train_unused_masks is True
+        assert 'as version 0.1.0 did' in said.pop() and not said
+    of_others = Config(dict(model=dict(type='ToyModel')))
+    go_on_as_begun(past / checkpoint, of_others)
+    assert of_others.to_dict() == dict(model=dict(type='ToyModel'))
+
+
+def test_a_new_run_goes_on_with_what_is_trained_now(said, tmp_path):
+    torch.save(dict(ema=dict(values={'base.network.mlp1.1.weight': torch.zeros(1)})), tmp_path / 'iter_2.pth')
+    cfg = Config(dict(model=dict(base=dict(type='VideoLLaVASAMModel'))))
+    go_on_as_begun(tmp_path / 'iter_2.pth', cfg)
+    assert 'train_unused_masks' not in cfg.model.base and not said

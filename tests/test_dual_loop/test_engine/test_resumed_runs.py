@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dual_loop.checkpoints.files import read_trained
+from dual_loop.checkpoints.files import check_whole, read_state, read_trained
 from dual_loop.engine.resume import latest_checkpoint
 
 pytest.importorskip('xtuner')
@@ -129,6 +129,13 @@ def test_averages_follow_the_fp32_masters_of_bf16_weights(covering):
     assert not torch.equal(whole['final'][name], masters[-1])
     saved = read_trained(covering / f'{BF16["name"]}-whole' / f'iter_{STEPS}.pth')
     assert torch.equal(saved.trainables[name], masters[-1]) and torch.equal(saved.ema[name], whole['ema'][name])
+
+
+def test_every_file_of_a_folder_has_its_sum(covering):
+    folder = covering / 'zero2-2-workers2-whole' / f'iter_{STEPS}.pth'
+    files = {file.name for file in folder.iterdir()} - {'state.json'}
+    assert read_state(folder)[1].keys() == files and len(files) == 2 + 1 + 2
+    check_whole(folder)
 
 
 def assert_stop_is_exact(out: Path, setting: dict, place: str) -> None:

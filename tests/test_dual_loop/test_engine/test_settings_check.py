@@ -56,6 +56,21 @@ def test_a_checkpoint_is_read_in_the_mode_it_was_written_in(tmp_path, monkeypatc
         check_start(Config(start('iter_4.pth') | zero(2)))
 
 
+def test_a_bare_resume_takes_the_newest_whole_checkpoint(tmp_path):
+    """Else mmengine would take whatever last_checkpoint says."""
+    torch.save({}, tmp_path / 'iter_2.pth')
+    (tmp_path / 'iter_4.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_4.pth'))
+    cfg = Config(dict(resume=True, work_dir=str(tmp_path), load_from=None))
+    check_start(cfg)
+    assert cfg.load_from == str(tmp_path / 'iter_2.pth')
+    with pytest.raises(ValueError, match='iter_4.pth is not whole'):  # by its name it is refused
+        check_start(Config(dict(resume=True, work_dir=str(tmp_path), load_from=str(tmp_path / 'iter_4.pth'))))
+    empty = Config(dict(resume=True, work_dir=str(tmp_path / 'empty')))
+    check_start(empty)
+    assert not empty.get('load_from')
+
+
 def runner(engine: dict | None = None, **optim_wrapper):
     strategy = SimpleNamespace(config=engine) if engine else SimpleNamespace()
     return SimpleNamespace(cfg=Config(dict(optim_wrapper=optim_wrapper)), strategy=strategy)

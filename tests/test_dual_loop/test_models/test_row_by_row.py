@@ -130,6 +130,24 @@ def test_supervised_losses(model, make_batch):
         torch.testing.assert_close(gradient, plain[name], rtol=2e-3, atol=2e-5, msg=name)
 
 
+@pytest.mark.parametrize('tied', [False, True])
+def test_both_loops_under_the_other_template(build_loops, network_sizes, make_batch, monkeypatch, tied):
+    """Its terminator is one token, which no caption holds; and with a head that is the embedding."""
+    llm = network_sizes['llm_config'] | dict(tie_word_embeddings=tied)
+    base = dict(network=network_sizes | dict(llm_config=llm, template='qwen_chat'), train_token_rows=tied)
+    model = build_loops(base, denoise_weight=0.7, answer_weight=0.3, mask_weight=0.6, max_caption_len=30).eval()
+    rows = ORDERS['alternating']
+    data = batch_of(make_batch, *rows)
+    taught = teach(monkeypatch, model, data, rows)
+    parts, _, _ = plain_loops.loop1(model, data, 3, 0, taught)
+    loss = parts['mask'] + parts['dice'] + 0.3 * parts['answer'] + 0.7 * parts['denoise']
+    assert_equal(model, model.loops['loop1'].forward(model, data, 3), parts, loss)
+    data = batch_of(make_batch, HUMAN_PAIR, SAME_IMAGE, HUMAN)
+    parts = plain_loops.loop2(model, data, 3, 0)
+    loss = parts['caption'] + 0.3 * parts['answer'] + 0.6 * parts['mask']
+    assert_equal(model, model.loops['loop2'].forward(model, data, 3), parts, loss)
+
+
 def test_every_draw_of_a_row_depends_on_seed_step_and_sample(model, make_batch, monkeypatch, seeded):
     """Another value of any of the three changes the corruption, the noise, the points and the templates."""
     made = []

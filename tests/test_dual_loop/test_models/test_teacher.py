@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dual_loop.models import teacher as teacher_module
-from dual_loop.models.teacher import Teacher, swapped
+from dual_loop.models.teacher import LiveTeacher, Teacher, build_teacher, swapped
 from llava_sam2.portable.generation import greedy_decode
 from llava_sam2.portable.rows import caption_row
 
@@ -174,6 +174,44 @@ def test_missing_average_is_an_error(student):
     del values['network.mlp1.1.weight']
     with pytest.raises(KeyError, match='mlp1.1.weight'):
         teacher.set_values(values)
+
+
+@pytest.mark.parametrize('cast', [False, True])
+def test_frozen_says_the_same_whatever_happens(student, batch, cast):
+    """Also after a cast of the whole model, as DeepSpeed's, with the weights of the start cast alike."""
+    teacher = build_teacher('frozen', student)
+    if cast:
+        student.to(torch.bfloat16)
+        student.dtype = torch.bfloat16
+    expected = own_captions(student, batch)
+    teacher.set_values(averages(teacher))
+    with torch.no_grad():
+        for parameter in student.trainables().values():
+            parameter.add_(0.5)
+    assert own_captions(student, batch) != expected
+    assert describe(teacher, batch) == expected
+
+
+def test_live_says_what_the_student_says_now_without_dropout(student, batch):
+    teacher = build_teacher('live', student)
+    said = describe(teacher, batch)
+    assert said == own_captions(student, batch)
+    teacher.set_values(averages(Teacher(student)))
+    with torch.no_grad():
+        for parameter in student.trainables().values():
+            parameter.add_(0.5)
+    assert describe(teacher, batch) == own_captions(student, batch) != said
+    assert student.training
+
+
+def test_teachers_by_word_and_by_class(student, build_loops):
+    assert [type(build_teacher(word, student)).__name__ for word in ('ema', 'frozen', 'live')] == [
+        'Teacher', 'FrozenTeacher', 'LiveTeacher']
+    assert type(build_teacher(dict(type='LiveTeacher'), student)) is LiveTeacher
+    with pytest.raises(ValueError, match="model.teacher='mean' is unknown: use 'ema', 'frozen', 'live', or dict"):
+        build_teacher('mean', student)
+    assert type(build_loops().teacher) is type(build_loops(teacher=None).teacher) is Teacher
+    assert type(build_loops(teacher='live').teacher) is LiveTeacher
 
 
 def parameters() -> dict[str, torch.nn.Parameter]:

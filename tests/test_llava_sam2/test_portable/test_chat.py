@@ -135,7 +135,8 @@ def test_length_of_an_answer(model, image, tokenizer, asked, monkeypatch):
     (dict(video=True, text=FIND, mask_prompts=[np.ones((1, 4, 4))]), 'regions of an image'),
     (dict(image=True, text=FIND, mask_prompts=[np.stack([np.ones((4, 4)), np.zeros((4, 4))])]), 'region2 of mask_pro'),
     (dict(image=True, text=FIND, mask_prompts=[]), 'region1 of mask_prompts has no pixel'),
-    (dict(image=True, text=FIND, mask_prompts=[np.ones(4)]), r'must be \(R, H, W\)'),
+    (dict(image=True, text=FIND, mask_prompts=[np.ones(4)]), r'mask_prompts\[0\] must be \(R, H, W\)'),
+    (dict(image=True, text=FIND, mask_prompts=['no/mask.png']), r'mask_prompts\[0\] \(no/mask.png\): there is no such'),
     (dict(video=[], text=FIND), 'frames of one size'),
     (dict(video='ragged', text=FIND), 'frames of one size'),
 ])
@@ -151,6 +152,96 @@ def test_arguments_that_contradict_are_refused(model, image, tokenizer, asked, a
 def test_the_first_call_needs_a_tokenizer(network_sizes, image):
     with pytest.raises(ValueError, match='needs tokenizer='):
         Sa2VAChatModel(Sa2VAConfig(**network_sizes)).predict_forward(image=image, text=FIND)
+
+
+# -- what transformers, PEFT and trainers ask of a model --------------------------------------------------------------
+
+
+def fresh(sizes, **llm):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Sa2VAChatModel(Sa2VAConfig(**sizes | dict(llm_config=sizes['llm_config'] | llm))).eval()
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_embedding_and_head_are_those_of_the_language_model(network_sizes, tied):
+    model = fresh(network_sizes, tie_word_embeddings=tied)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert embedding is model.language_model.model.embed_tokens and head is model.language_model.lm_head
+    model.tie_weights()  # as transformers does now and then
+    assert (head.weight is embedding.weight) == tied
+    model.set_input_embeddings(other := torch.nn.Embedding(640, 32))
+    assert model.language_model.model.embed_tokens is other
+    model.set_output_embeddings(other := torch.nn.Linear(32, 640, bias=False))
+    assert model.language_model.lm_head is other
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_resized_rows_are_used_saved_and_loaded(network_sizes, image, tokenizer, tmp_path, tied):
+    model = fresh(network_sizes, tie_word_embeddings=tied)
+    model.predict_forward(image=image, text=FIND, tokenizer=tokenizer, max_new_tokens=1)
+    before = model.language_model.model.embed_tokens.weight.detach().clone()
+    rows = model.resize_token_embeddings(650, mean_resizing=False)
+    assert rows is model.get_input_embeddings() and rows.weight.shape == (650, 32)
+    assert model.config.llm_config.vocab_size == 650 and model.language_model.lm_head.weight.shape == (650, 32)
+    assert torch.equal(rows.weight[:640], before) and (model.language_model.lm_head.weight is rows.weight) == tied
+    model.predict_forward(image=image, text=FIND, max_new_tokens=1, tokenizer=tokenizer)  # its tables are made anew
+    model.save_pretrained(tmp_path)
+    assert_equal(Sa2VAChatModel.from_pretrained(tmp_path), model)
+    model.resize_token_embeddings(300)
+    with pytest.raises(ValueError, match='the model has 300 token rows but the tokenizer has 628'):
+        model.predict_forward(image=image, text=FIND, tokenizer=tokenizer)
+
+
+def test_inputs_may_require_gradients(network_sizes):
+    model = fresh(network_sizes).requires_grad_(False)
+    model.enable_input_require_grads()
+    assert model.get_input_embeddings()(torch.tensor([1])).requires_grad
+    model.disable_input_require_grads()
+    assert not model.get_input_embeddings()(torch.tensor([1])).requires_grad
+
+
+def test_generation_is_said_in_a_sentence(model):
+    assert not model.can_generate()
+    with pytest.raises(NotImplementedError, match=r'answers by predict_forward\(.*model.language_model.generate'):
+        model.generate(input_ids=torch.tensor([[1]]), max_new_tokens=2)
+
+
+def test_saving_from_several_processes(network_sizes, tmp_path):
+    model = fresh(network_sizes)
+    model.save_pretrained(tmp_path / 'none', is_main_process=False)
+    assert not (tmp_path / 'none').exists()
+    gathered = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / 'all', is_main_process=True, state_dict=gathered, save_function=torch.save,
+                          push_to_hub=False, safe_serialization=True, variant=None)
+    loaded = Sa2VAChatModel.from_pretrained(tmp_path / 'all').state_dict()
+    assert loaded.keys() == gathered.keys() and all(torch.equal(loaded[name], gathered[name]) for name in loaded)
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_a_state_dict_of_another_model_is_refused(network_sizes, tmp_path, tied):
+    model = fresh(network_sizes, tie_word_embeddings=tied)
+    head = 'language_model.lm_head.weight'
+    state = model.state_dict()
+    if tied:  # gathered once
+        model.save_pretrained(tmp_path / 'once', state_dict={name: state[name] for name in state if name != head})
+        assert_equal(Sa2VAChatModel.from_pretrained(tmp_path / 'once'), model)
+    for other in (state | dict(more=torch.zeros(1)), state | {'mlp1.0.bias': torch.zeros(1)},
+                  {name: tensor for name, tensor in state.items() if name != 'mlp1.0.bias'}):
+        with pytest.raises(ValueError, match='state_dict is of another model: (more|mlp1.0.bias) is missing'):
+            model.save_pretrained(tmp_path / 'out', state_dict=other)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(push_to_hub=True), "no option 'push_to_hub': only push_to_hub=False"),
+    (dict(safe_serialization=False), "no option 'safe_serialization': only safe_serialization=True"),
+    (dict(variant='fp16'), "no option 'variant': leave it out"),
+])
+def test_options_of_saving_that_it_does_not_have_are_refused(network_sizes, tmp_path, options, message):
+    with pytest.raises(TypeError, match=message):
+        fresh(network_sizes).save_pretrained(tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
 
 
 # -- loading and saving ---------------------------------------------------------------------------------------------
@@ -179,6 +270,11 @@ def test_save_and_load_is_bit_equal_without_remote_code(model, folder):
     assert {path.name for path in modelling_files()} <= {path.name for path in folder.iterdir()}
 
 
+def test_options_that_ask_for_nothing(folder):
+    Sa2VAChatModel.from_pretrained(folder, quantization_config=None, load_in_8bit=False, attn_implementation='sdpa',
+                                   low_cpu_mem_usage=True, use_flash_attn=True, trust_remote_code=True)
+
+
 def test_types_and_devices(folder):
     assert Sa2VAChatModel.from_pretrained(folder, dtype='auto').dtype == torch.float32
     for options in (dict(dtype=torch.bfloat16), dict(torch_dtype='bfloat16', device_map={'': 'cpu'})):
@@ -190,7 +286,9 @@ def test_types_and_devices(folder):
     (dict(dtype='int8'), ValueError, "torch.int8 is no floating-point type"),
     (dict(dtype='bf17'), ValueError, "'bf17' is no floating-point type"),
     (dict(device_map={'mlp1': 'cpu', 'vision_model': 'cpu'}), ValueError, 'on one device'),
-    (dict(quantization_config={}), TypeError, "no option 'quantization_config'"),
+    (dict(quantization_config={}), TypeError, "no option 'quantization_config': leave it out"),
+    (dict(load_in_4bit=True), TypeError, "no option 'load_in_4bit': only load_in_4bit=False"),
+    (dict(attn_implementation='flash_attention_2'), TypeError, "no option 'attn_impl.*only attn_implementation='sdpa'"),
 ])
 def test_options_that_it_does_not_have_are_refused(folder, options, error, message):
     with pytest.raises(error, match=message):
@@ -233,6 +331,8 @@ def test_tied_embedding_and_head(network_sizes, tmp_path):
     tied.save_pretrained(tmp_path)
     file, head = tmp_path / 'model.safetensors', 'language_model.lm_head.weight'
     tensors = load_file(file)
+    assert head not in tensors  # one matrix, written once
+    tensors[head] = tensors[head.replace('lm_head', 'model.embed_tokens')].clone()  # as others may write it
     for stored in (tensors, {name: tensor for name, tensor in tensors.items() if name != head}):
         save_file(stored, file)
         model = Sa2VAChatModel.from_pretrained(tmp_path).language_model
@@ -246,7 +346,8 @@ def test_tied_embedding_and_head(network_sizes, tmp_path):
 def test_a_released_folder_reads_twelve_tiles(model, folder, tmp_path, network_sizes):
     """Its config.json has the publisher's names and no sizes of SAM 2, so they are stated."""
     found = json.loads((folder / 'config.json').read_text())
-    released = {name: found[name] for name in ('vision_config', 'llm_config')} | dict(architectures=['Sa2VAChatModel'])
+    released = {name: found[name] for name in ('vision_config', 'llm_config')} | dict(
+        architectures=['Sa2VAChatModel'], model_type='sa2va_chat', template='phi3_chat', ps_version='v2')
     (tmp_path / 'config.json').write_text(json.dumps(released))
     config = config_of_folder(tmp_path, dict(grounding_config=network_sizes['grounding_config'],
                                              mask_selection='single'))
@@ -265,7 +366,8 @@ def test_transformers_finds_all_files(folder):
     """It copies what the file of the class imports itself, and nothing that only those import."""
     direct = {name + '.py' for name in get_relative_imports(folder / 'chat.py')}
     assert direct | {'chat.py'} == {path.name for path in modelling_files()}
-    assert get_relative_imports(folder / 'configuration.py') == ['templates']
+    assert set(get_relative_imports(folder / 'configuration.py')) == {'published', 'templates'}
+    assert get_relative_imports(folder / 'published.py') == ['templates']
     assert get_relative_imports(folder / 'templates.py') == []
     for path in modelling_files():
         for line in path.read_text().splitlines():

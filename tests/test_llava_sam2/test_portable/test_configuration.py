@@ -59,6 +59,7 @@ def test_a_released_folder(tmp_path):
     """Its vision fields have the publisher's names, and it asks for kernels of the publisher's machine."""
     (tmp_path / 'config.json').write_text(json.dumps(dict(
         model_type='sa2va_chat', architectures=['Sa2VAChatModel'], template='phi3_chat', max_dynamic_patch=12,
+        ps_version='v2',
         auto_map=dict(AutoModel='modeling_sa2va_chat.Sa2VAChatModel'), torch_dtype='bfloat16',
         vision_config=dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
                            image_size=448, patch_size=14, qkv_bias=True, qk_normalization=False, use_flash_attn=True),
@@ -77,7 +78,9 @@ def test_a_released_folder(tmp_path):
 
 @pytest.mark.parametrize('released', [True, False])
 def test_an_unknown_template_is_refused_by_name(tmp_path, own, released):
-    found = dict(model_type='sa2va_chat') if released else json.loads((own / 'config.json').read_text())
+    found = json.loads((own / 'config.json').read_text())
+    if released:
+        found = dict(model_type='sa2va_chat', ps_version='v2')
     (tmp_path / 'config.json').write_text(json.dumps(found | dict(template='phi3_chat')))
     assert config_of_folder(tmp_path).template == 'phi3_chat'
     (tmp_path / 'config.json').write_text(json.dumps(found | dict(template='vicuna')))
@@ -90,12 +93,14 @@ def test_an_unknown_template_is_refused_by_name(tmp_path, own, released):
 
 def test_the_template_of_internvl_does_not_count(tmp_path):
     """What is trained from it learns ours."""
-    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='internvl_chat', template='internvl2_5')))
+    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='internvl_chat', ps_version='v2',
+                                                                template='internvl2_5')))
     assert config_of_folder(tmp_path).template == 'phi3_chat'
 
 
 def test_a_template_stated_otherwise_is_refused(tmp_path):
-    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='sa2va_chat', template='phi3_chat')))
+    found = dict(model_type='sa2va_chat', ps_version='v2', template='phi3_chat')
+    (tmp_path / 'config.json').write_text(json.dumps(found))
     assert config_of_folder(tmp_path, dict(template='phi3_chat')).chat_template.terminator == '<|end|>'
     with pytest.raises(ValueError, match="model.network.template is 'vicuna', but .* says 'phi3_chat'"):
         config_of_folder(tmp_path, dict(template='vicuna'))

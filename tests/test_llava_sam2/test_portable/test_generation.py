@@ -57,6 +57,22 @@ def test_batch_equals_one_at_a_time(model, rows, features):
     assert decode(model, rows, features) == [decode(model, [row], features)[0] for row in rows]
 
 
+def test_dynamic_rope_decodes_over_its_limit_as_transformers_does(build_base, network_sizes, rows, features):
+    """The released class generates from the same embeddings."""
+    length = len(rows[0].input_ids)
+    llm = network_sizes['llm_config'] | dict(max_position_embeddings=length + 3,
+                                             rope_scaling=dict(type='dynamic', factor=8.0))
+    model = build_base(network=network_sizes | dict(llm_config=llm)).eval()
+    forbidden = model.vocabulary.special | model.vocabulary.cannot_begin
+    (decoded,) = decode(model, rows[:1], features, length=12, forbidden=forbidden)
+    batch = model.pad(rows[:1], 'left')
+    with torch.no_grad():
+        expected = model.network.language_model.generate(
+            inputs_embeds=model.network.embed(batch, features), attention_mask=batch.attention_mask, do_sample=False,
+            max_new_tokens=12, suppress_tokens=forbidden.nonzero()[:, 0].tolist(), eos_token_id=None, pad_token_id=0)
+    assert decoded.ids == expected[0].tolist()
+
+
 def test_right_padded_prompts_are_refused(model, rows, features):
     with pytest.raises(ValueError, match='padded on the left'):
         decode(model, rows, features, side='right')

@@ -126,6 +126,33 @@ def test_hidden_states_are_those_after_the_final_norm(network):
     torch.testing.assert_close(after, before * scale)
 
 
+def with_rope(network, **settings):
+    """The same weights under other settings of RoPE."""
+    fields = network.config.llm_config.to_dict() | settings
+    other = Sa2VANetwork(Sa2VAConfig(network.config.vision_config, fields, network.config.grounding_config)).eval()
+    other.load_state_dict(network.state_dict())
+    return other
+
+
+@torch.no_grad()
+def test_dynamic_rope_is_that_of_its_formula_beyond_the_limit_and_none_below(network):
+    """NTK scaling: base * (factor * length / limit - (factor - 1)) ** (dim / (dim - 2)), of a whole batch."""
+    limit, length, factor, dim = 24, 40, 2.0, 8
+    dynamic = with_rope(network, max_position_embeddings=limit, rope_scaling=dict(type='dynamic', factor=factor))
+    base = 10_000.0 * (factor * length / limit - (factor - 1)) ** (dim / (dim - 2))
+    stretched = with_rope(network, rope_theta=base)
+
+    def states(of, *lengths, side='right'):
+        rows = [Row(list(range(1, 1 + n)), [IGNORE] * n, ()) for n in lengths]
+        batch = pad_rows(rows, 0, 600, 16, side=side)
+        return of.hidden_states(batch, noise(0, 16, 32))
+
+    for side in ('right', 'left'):  # positions do not count pads, so the limit is that of the rows
+        torch.testing.assert_close(states(dynamic, length, 9, side=side), states(stretched, length, 9, side=side))
+        assert torch.equal(states(dynamic, limit - 1, 9, side=side), states(network, limit - 1, 9, side=side))
+    assert not torch.allclose(states(dynamic, length), states(network, length), atol=1e-2)
+
+
 # -- masks ----------------------------------------------------------------------------------------------------------
 
 

@@ -35,9 +35,8 @@ def test_questions_and_answers_are_those_of_the_released_models():
         'Can you highlight the {class_name} in this image with a segmentation mask?',
         'Can you highlight the {class_name} in this image with a segmentation mask',
     )
-    *first, last = prompts.SEGMENTATION_ANSWERS
-    assert first == ['It is [SEG].', 'Sure, [SEG].', 'Sure, it is [SEG].', 'Sure, the segmentation result is [SEG].']
-    assert last.rstrip('.') == '[SEG]'
+    assert prompts.SEGMENTATION_ANSWERS == (
+        'It is [SEG].', 'Sure, [SEG].', 'Sure, it is [SEG].', 'Sure, the segmentation result is [SEG].', '[SEG].')
 
 
 def test_questions_of_evaluation():

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from llava_sam2.portable.regions import region_grid
+from llava_sam2.portable.regions import region_grid, region_masks
 
 
 def touched_cells(mask: torch.Tensor, grid: int) -> torch.Tensor:
@@ -47,3 +49,52 @@ def test_any_number_but_zero_is_inside_in_any_memory_order(value):
 def test_mask_without_pixels_is_refused():
     with pytest.raises(ValueError, match='masks with pixels'):
         region_grid(torch.zeros(1, 0, 5), 4)
+
+
+# -- masks as users give them -----------------------------------------------------------------------------------------
+
+
+def test_arrays_pictures_and_paths_are_the_same_masks(tmp_path):
+    mask = np.zeros((12, 24), dtype=np.uint8)
+    mask[7:9, 13:15] = 1
+    picture = Image.fromarray(mask * 255)
+    (palette := Image.fromarray(mask, 'P')).putpalette([9, 0, 0, 9, 0, 0])  # both of one colour: the index counts
+    deep = Image.fromarray(mask.astype(np.uint16) * 256)
+    for name, each in (('grey.png', picture), ('palette.png', palette), ('one.png', picture.convert('1')),
+                       ('deep.png', deep), ('float.tif', picture.convert('F'))):
+        each.save(tmp_path / name)
+    paths = [tmp_path / 'grey.png', str(tmp_path / 'palette.png'), tmp_path / 'one.png', tmp_path / 'deep.png',
+             tmp_path / 'float.tif']
+    given = [mask, mask[None], torch.from_numpy(mask).bool(), mask.tolist(), picture, palette, deep, *paths]
+    found = region_masks(given)
+    assert len(found) == len(given)
+    for each in found:
+        assert each.shape == (1, 12, 24) and torch.equal(each[0] != 0, torch.from_numpy(mask) != 0)
+    (several, ) = region_masks([np.stack([mask, 1 - mask])])
+    assert several.shape == (2, 12, 24)
+
+
+@pytest.mark.parametrize('given, message', [
+    ('mask.png', r"is a list of masks, got one path: give \['mask.png'\]"),
+    (['no/mask.png'], r'mask_prompts\[0\] \(no/mask.png\): there is no such file'),
+    ([np.ones((4, 4)), __file__], r'mask_prompts\[1\] \(.*test_regions.py\) cannot be read as a picture'),
+    ([Image.new('RGBA', (4, 4))], r'mask_prompts\[0\] is a picture of mode RGBA, and which channel means inside'),
+    ([Image.new('LA', (4, 4))], 'mode LA'),
+    ([Image.new('RGB', (4, 4))], 'mode RGB'),
+    ([np.ones(4)], r'mask_prompts\[0\] must be \(R, H, W\) or \(H, W\), got \(4,\)'),
+    ([dict(counts='a')], r'mask_prompts\[0\] must be an array or tensor .* got dict'),
+    ([None], r'mask_prompts\[0\] must be an array or tensor .* got NoneType'),
+    ([[[1, 2], [3]]], r'mask_prompts\[0\] must be an array or tensor .* got list'),
+])
+def test_what_is_no_mask_is_refused_by_place(given, message):
+    with pytest.raises(ValueError, match=message):
+        region_masks(given)
+
+
+def test_a_cut_off_file_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'mask.png')
+    content = (tmp_path / 'mask.png').read_bytes()
+    (tmp_path / 'mask.png').write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f'{tmp_path}/mask.png.* cannot be read as a picture'):
+        region_masks([tmp_path / 'mask.png'])

@@ -7,7 +7,7 @@ import torch
 from transformers import AddedToken, Qwen2Tokenizer
 
 from llava_sam2.portable import prompts
-from llava_sam2.portable.templates import PHI3_CHAT, ChatTemplate
+from llava_sam2.portable.templates import PHI3_CHAT, QWEN_CHAT, ChatTemplate
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer, train_tokenizer
 
@@ -47,9 +47,7 @@ def test_terminator_is_found_where_it_begins(vocabulary):
 @pytest.fixture(scope='module')
 def of_turns(vocabulary):
     """The same tokenizer under a template whose terminator is one of its special tokens."""
-    template = ChatTemplate('turns', '<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n', '<|im_end|>',
-                            terminator_is_token=True, stop_tokens=('<|endoftext|>', ))
-    return Vocabulary(vocabulary.tokenizer, vocabulary.size, template)
+    return Vocabulary(vocabulary.tokenizer, vocabulary.size, QWEN_CHAT)
 
 
 def test_a_terminator_that_is_a_token(of_turns):
@@ -133,14 +131,14 @@ def test_missing_protocol_token_is_named():
         ),
         pad_token='<|endoftext|>',
     )
-    assert Vocabulary(tokenizer, 300).seg_id == tokenizer.convert_tokens_to_ids('[SEG]')
+    assert Vocabulary(tokenizer, 300, PHI3_CHAT).seg_id == tokenizer.convert_tokens_to_ids('[SEG]')
     with pytest.raises(ValueError, match=r'does not know \[SEG\] as one token.*ADDED_TOKENS'):
-        Vocabulary(bare, 300)
+        Vocabulary(bare, 300, PHI3_CHAT)
 
 
 def test_too_few_rows_are_refused(vocabulary):
     with pytest.raises(ValueError, match='100 token rows but the tokenizer has 628'):
-        Vocabulary(vocabulary.tokenizer, 100)
+        Vocabulary(vocabulary.tokenizer, 100, PHI3_CHAT)
 
 
 def test_missing_tokenizer_names_its_folder(tmp_path):
@@ -158,6 +156,6 @@ def test_a_slow_tokenizer_gives_the_same_tokens(vocabulary, checkout, tmp_path):
                     special_tokens=True)
     assert not slow.is_fast
     text = prompts.caption_prompt(PHI3_CHAT, 16, 3) + 'a red dog, 2 cats.<|end|>[SEG]'
-    table = Vocabulary(slow, 640)
+    table = Vocabulary(slow, 640, PHI3_CHAT)
     assert table.encode(text) == vocabulary.encode(text)
     assert table.decode(table.encode(text)) == text and torch.equal(table.special, vocabulary.special)

@@ -31,7 +31,8 @@ def answer(case: dict) -> dict:
         answers=[model.predict_forward(tokenizer=tokenizer, **question) for question in case.get('questions', ())],
     )
     if 'row' in case:
-        vocabulary = modules['vocabulary'].Vocabulary(tokenizer, model.config.llm_config.vocab_size)
+        vocabulary = modules['vocabulary'].Vocabulary(tokenizer, model.config.llm_config.vocab_size,
+                                                      model.config.chat_template)
         row = modules['rows'].segmentation_row(vocabulary, model.config.num_image_tokens, 0, *case['row'])
         batch = modules['sequences'].pad_rows(
             [row], vocabulary.pad_id, vocabulary.image_id, model.config.num_image_tokens

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dual_loop.demo.rendering import draw_scene
+from llava_sam2.paths import CannotWrite
 from llava_sam2.portable import prompts
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.portable.generation import greedy_decode
@@ -276,6 +277,12 @@ def test_a_fault_leaves_nothing(random_model, tmp_path, monkeypatch):
     (tmp_path / 'out').mkdir()
     with pytest.raises(FileExistsError, match='remove it'):
         write_release(random_model.network, tmp_path / 'out', tokenizer)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(random_model, tmp_path, small_files_only):
+    with pytest.raises(CannotWrite, match=f'^the model cannot be written to {tmp_path}/out: File too large. Make room'):
+        write_release(random_model.network, tmp_path / 'out', random_model.vocabulary.tokenizer)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_would_not_load_is_not_written(random_model, tmp_path, network_sizes):

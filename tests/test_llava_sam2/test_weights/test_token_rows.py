@@ -4,14 +4,15 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from tiny_release import released_state
+from safetensors.torch import load_file, save_file
+from tiny_release import released_state, save_weights
 
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.prompts import ADDED_TOKENS
+from llava_sam2.portable.templates import PHI3_CHAT
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
-from llava_sam2.weights.loading import load_pretrained
+from llava_sam2.weights.loading import CheckpointError, load_pretrained
 from llava_sam2.weights.token_rows import added_token_ids
 
 EMBED, HEAD = 'language_model.model.embed_tokens.weight', 'language_model.lm_head.weight'
@@ -106,6 +107,85 @@ def test_rows_come_back_on_their_base(model, internvl, token_ids, tmp_path):
     assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
 
 
+@pytest.fixture
+def tied(build_base, sizes):
+    """Build a model whose head is the embedding."""
+    network = sizes | dict(llm_config=sizes['llm_config'] | dict(tie_word_embeddings=True), template='qwen_chat')
+
+    def tied(**options):
+        return build_base(**dict(network=network) | options)
+
+    return tied
+
+
+def test_rows_of_a_tied_head_are_those_of_the_embedding(tied, batch, token_ids):
+    model = tied(train_token_rows=True).train()
+    assert [name for name in ROWS if name in model.trainables()] == ROWS[:1]
+    [rows] = [model.trainables()[name] for name in ROWS[:1]]
+    seg = sorted(token_ids.values()).index(model.vocabulary.seg_id)
+    losses = model.supervised_losses(batch, 0)
+    assert all(torch.autograd.grad(losses[name], rows, retain_graph=True)[0].abs().sum() > 0
+               for name in ('loss_mask', 'loss_answer'))  # as it is read, and as it is said
+    with torch.no_grad():
+        rows[seg] += 1.0
+    assert torch.equal(model.network.token_embeddings()[model.vocabulary.seg_id], rows[seg])
+    hidden = torch.randn(1, 32)
+    torch.testing.assert_close(model.network.logits(hidden)[0, model.vocabulary.seg_id], hidden[0] @ rows[seg])
+    state = released_state(model.network)
+    assert HEAD not in state and torch.equal(state[EMBED][model.vocabulary.seg_id], rows[seg])
+
+
+@pytest.mark.parametrize('options', [dict(train_token_rows=True), dict(trainable=('language_model', 'mlp1'))])
+@pytest.mark.parametrize('both', [True, False])
+def test_what_a_tied_model_learned_comes_back_on_its_base(tied, token_ids, tmp_path, options, both):
+    """Of a base that stores the matrix once, or twice."""
+    base = tmp_path / 'base'
+    save_weights(tied(lora=None).network, base)
+    stored = load_file(base / 'model.safetensors')
+    assert HEAD not in stored
+    if both:
+        save_file(stored | {HEAD: stored[EMBED].clone()}, base / 'model.safetensors')
+    model = tied(network=None, pretrained=str(base), random_weights=False, **options)
+    with torch.no_grad():
+        for parameter in model.trainables().values():
+            parameter += 0.01 * torch.randn_like(parameter)
+    save_file({f'base.{name}': p.detach() for name, p in model.trainables().items()},
+              tmp_path / 'trainables.safetensors')
+    run = dict(weights=model.fingerprint, config='base = dict(lora=dict(r=2, alpha=4))')
+    (tmp_path / 'state.json').write_text(json.dumps(dict(run=run)))
+    other = Sa2VANetwork(model.config)
+    load_pretrained(other, dict(base=base, trained=tmp_path), token_ids=token_ids)
+    assert other.language_model.lm_head.weight is other.token_embeddings()
+    expected, actual = released_state(model.network), released_state(other)
+    assert not torch.equal(expected[EMBED], stored[EMBED])
+    assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
+
+
+def test_a_tied_model_starts_from_internvl(tied, internvl, sizes):
+    """One matrix has its rows drawn anew, and they are both read and said."""
+    config = json.loads((internvl['mllm'] / 'config.json').read_text())
+    config['llm_config']['tie_word_embeddings'] = True
+    (internvl['mllm'] / 'config.json').write_text(json.dumps(config))
+    file = internvl['mllm'] / 'model.safetensors'
+    stored = load_file(file)
+    del stored[HEAD]
+    save_file(stored, file)
+    network = dict(grounding_config=sizes['grounding_config'], mask_selection='single', template='qwen_chat')
+    model = tied(network=network, pretrained={key: str(path) for key, path in internvl.items()}, random_weights=False,
+                 train_token_rows=True)
+    assert model.vocabulary.template.name == 'qwen_chat'
+    torch.testing.assert_close(model.network.token_embeddings()[model.vocabulary.seg_id], stored[EMBED].mean(dim=0))
+
+
+def test_two_matrices_of_a_tied_model_that_differ_are_refused(tied, tmp_path):
+    model = tied(lora=None)
+    save_weights(model.network, tmp_path)
+    stored = load_file(tmp_path / 'model.safetensors')
+    save_file(stored | {HEAD: stored[EMBED] + 1}, tmp_path / 'model.safetensors')
+    with pytest.raises(CheckpointError, match='two matrices, .*embed_tokens.weight and .*lm_head.weight, where tie_wo'):
+        tied(network=None, pretrained=str(tmp_path), random_weights=False)
+
+
 def test_both_loops_train_the_rows(build_loops, make_batch):
     """The caption bridge reads the rows through the one accessor."""
     loops = build_loops(base=dict(train_token_rows=True)).train()
@@ -129,7 +209,7 @@ def test_tokenizer_of_internvl_gets_the_tokens(vocabulary, tmp_path):
         index: entry for index, entry in config['added_tokens_decoder'].items() if entry['content'] not in ADDED_TOKENS}
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r'add the tokens of llava_sam2\.portable\.prompts\.ADDED_TOKENS'):
-        Vocabulary(load_tokenizer(tmp_path), 640)
+        Vocabulary(load_tokenizer(tmp_path), 640, PHI3_CHAT)
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)  # as the refusal says
     assert added_token_ids(tokenizer) == added_token_ids(vocabulary.tokenizer)

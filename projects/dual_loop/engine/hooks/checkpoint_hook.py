@@ -1,17 +1,22 @@
 """Saves the run every so many steps, whole or not at all, and deletes old checkpoints only afterwards."""
 
+from collections import ChainMap
+from contextlib import suppress
 from pathlib import Path
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import all_gather_object, barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import FlexibleRunner
 
 from dual_loop.checkpoints.files import PARTIAL, Trained, publish, remove, write_plain_parts
+from dual_loop.checkpoints.integrity import sums_of_engine_parts
 from dual_loop.engine.masters import master_weights
+from dual_loop.engine.ownership import check_owned
 from dual_loop.engine.resume import resumed_from
 from dual_loop.engine.unwrapped import unwrapped
+from llava_sam2.paths import writing
 
 
 @HOOKS.register_module()
@@ -56,21 +61,37 @@ class AtomicCheckpointHook(Hook):
         names.append(final.name)
         first_kept = max(0, len(names) - self.save_total_limit) if self.save_total_limit else 0
         runner.message_hub.update_info('checkpoints', names[first_kept:])
+        before = f'the latest checkpoint there is {names[-2]}' if len(names) > 1 else 'nothing was saved before'
+        with writing(f'the checkpoint of step {step}', final.parent,
+                     f'Make room there and go on with --resume; {before}'):
+            try:
+                self._write(runner, partial, step)
+                barrier()  # until all ranks have written their parts
+                if is_main_process():
+                    check_owned(runner.work_dir)
+                    publish(partial, final)
+            except BaseException:
+                if is_main_process():
+                    with suppress(OSError):  # the first error is the one to tell
+                        remove(partial)
+                raise
         if is_main_process():
+            for name in names[:first_kept]:
+                remove(final.with_name(name))
+        barrier()  # no rank ends the run, and with it the others, before the name is there
+        self.saved_step = step
+        print_log(f'saved {final}', 'current')
+
+    def _write(self, runner, partial: Path, step: int) -> None:
+        """The part of this process."""
+        if is_main_process():
+            check_owned(runner.work_dir)
             remove(partial)  # of a run that was killed while it saved
         barrier()
         # by_epoch is mmengine's only way to say whether runner.iter counts this step already.
         runner.save_checkpoint(str(partial.parent), partial.name, by_epoch=step == runner.iter)
         if isinstance(runner, FlexibleRunner):
             self._add_plain_parts(runner, partial, step)
-        barrier()  # until all ranks have written their parts
-        if is_main_process():
-            publish(partial, final)
-            for name in names[:first_kept]:
-                remove(final.with_name(name))
-        barrier()  # no rank ends the run, and with it the others, before the name is there
-        self.saved_step = step
-        print_log(f'saved {final}', 'current')
 
     def _add_plain_parts(self, runner, folder: Path, step: int) -> None:
         """Beside DeepSpeed's files, which need DeepSpeed and its unpickling, the tensors in a plain form."""
@@ -83,8 +104,9 @@ class AtomicCheckpointHook(Hook):
         runner.call_hook('before_save_checkpoint', checkpoint=average)
         if 'ema' in average:
             trained.ema, trained.ema_updates = average['ema']['values'], average['ema']['num_updates']
+        sums = all_gather_object(sums_of_engine_parts(folder, get_rank()))
         if is_main_process():
-            write_plain_parts(folder, trained)
+            write_plain_parts(folder, trained, dict(ChainMap(*sums)))
 
 
 def _path(runner, step: int) -> Path:

@@ -20,6 +20,8 @@ class TeacherEMAHook(Hook):
 
     # After the optimizer step, before LoggerHook reads the scalars and the checkpoint is saved.
     priority = 'NORMAL'
+    #: That it calls ``set_values`` of the teacher after every step, which training asks some hook to do.
+    keeps_teacher = True
 
     def __init__(self, decay: float = 0.999):
         self.decay = decay
@@ -36,7 +38,7 @@ class TeacherEMAHook(Hook):
         path = resumed_from(runner)
         if path is not None:
             if path.is_dir():  # DeepSpeed tells no hook what it loads
-                trained = read_trained(path)
+                trained = read_trained(path, checked=True)  # before the model was built
                 self._restored = dict(values=trained.ema, num_updates=trained.ema_updates)
             if not self._restored or not self._restored['values']:
                 raise ValueError(f'{path} holds no EMA values, so its teacher cannot go on: resume a checkpoint of a '
