@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.logging import MessageHub, print_log
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from peft import LoraConfig, get_peft_model
 
+from .batches import BatchPreprocessor, object_grid, usable_weights
 from .compiled_layers import compile_layers
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
 from .losses import PointMaskLoss, token_cross_entropy
@@ -45,22 +46,6 @@ class Images:
     vision: torch.Tensor
     maps: list[torch.Tensor]
     segmented: list[int]
-
-
-@MODELS.register_module()
-class BatchPreprocessor(BaseDataPreprocessor):
-    """Move a collated batch to the model's device, but for what the host reads, as the ``data`` of ``forward``."""
-
-    #: What only the host reads.
-    HOST = ('image1', 'image2', 'prompt_masks')
-
-    def __init__(self):
-        super().__init__(non_blocking=True)
-
-    def forward(self, data: Mapping, training: bool = False) -> dict:
-        kept = {name: data[name] for name in self.HOST if name in data}
-        cast = self.cast_data({name: value for name, value in data.items() if name not in kept})
-        return dict(data=cast | kept, data_samples=None)
 
 
 @MODELS.register_module()
@@ -327,22 +312,13 @@ class VideoLLaVASAMModel(BaseModel):
 
     def decode_masks(self, seg_embeds: torch.Tensor, image_of_row: Sequence[int], images: Images) -> torch.Tensor:
         """Mask logits (R, h, w) for ``[SEG]`` embeddings (R, d) of rows that may share images."""
-        used = sorted(set(image_of_row))
-        counts = [0] * len(used)
-        slots = []
-        for image in image_of_row:
-            place = used.index(image)
-            slots.append((place, counts[place]))
-            counts[place] += 1
-        most = max(counts)
-        # Each row's place in the grid of images and their objects.
-        places = on_device([place * most + number for place, number in slots], seg_embeds.device)
+        used, most, places = object_grid(image_of_row)
+        places = on_device(places, seg_embeds.device)
         grouped = seg_embeds.new_zeros(len(used) * most, seg_embeds.shape[-1]).index_copy(0, places, seg_embeds)
-        held = [images.segmented.index(image) for image in used]
         maps = images.maps
-        if held != list(range(len(images.segmented))):
-            kept = on_device(held, seg_embeds.device)
-            maps = [fmap[kept] for fmap in maps]
+        if used != images.segmented:
+            held = on_device([images.segmented.index(image) for image in used], seg_embeds.device)
+            maps = [fmap[held] for fmap in maps]
         with self.precision():
             masks = self.network.decode_masks(maps, grouped.view(len(used), most, -1))
         return masks.flatten(0, 1)[places]
@@ -421,10 +397,3 @@ class VideoLLaVASAMModel(BaseModel):
     def generator(self, *key: int | str) -> torch.Generator:
         """A generator on the model's device, keyed by the model's seed and ``key``."""
         return generator_for(self.seed, *key, device=next(self.network.parameters()).device)
-
-
-def usable_weights(data: Mapping) -> torch.Tensor:
-    """(R,) weight of each row in the batch mean; a row without mask counts in the denominator with value 0."""
-    described = data['prompt_masks'].flatten(1).any(dim=1).tolist()
-    usable = data['masks2'].flatten(1).any(dim=1) & on_device(described, data['masks2'].device)
-    return data['row_weights'] * usable

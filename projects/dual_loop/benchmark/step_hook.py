@@ -13,7 +13,6 @@ import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS
 
 from dual_loop.engine.unwrapped import unwrapped
 
@@ -23,7 +22,6 @@ from .plain import take_the_plain_way
 from .roofs import measured_roofs, synchronise
 
 
-@HOOKS.register_module()
 class StepBenchmark(Hook):
     """Times a training run and writes what it found.
 

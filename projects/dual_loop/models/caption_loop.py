@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.registry import MODELS
 
-from llava_sam2.model import usable_weights
+from llava_sam2.batches import usable_weights
 from llava_sam2.text_rows import TextRows
 
 from .loop import CAPTION_PATH, Loop, Passage, detached

@@ -7,7 +7,8 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
-from llava_sam2.model import BatchPreprocessor, VideoLLaVASAMModel
+from llava_sam2.batches import BatchPreprocessor
+from llava_sam2.model import VideoLLaVASAMModel
 
 from .caption_loop import CaptionLoop
 from .loop import Loop

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from mmengine.registry import MODELS
 
-from llava_sam2.model import Images, usable_weights
+from llava_sam2.batches import usable_weights
+from llava_sam2.model import Images
 from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.network import binary_masks
 from llava_sam2.portable.sequences import on_device
