@@ -7,6 +7,11 @@
 Everything runs in one thread, the ways in turn, so that other work on the machine slows all of them alike.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import io
 import json
@@ -30,6 +35,7 @@ from dual_loop.datasets import SA1BDataset, collate_samples
 from dual_loop.datasets.images import decode_image, read_bytes
 from dual_loop.datasets.masks import area_mask, decode_segmentation
 from dual_loop.datasets.sa1b import read_annotations
+from dual_loop.stop import run_command
 from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD, grounding_pixels, vision_pixels
 from llava_sam2.portable.regions import region_grid
 
@@ -267,4 +273,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

@@ -9,6 +9,11 @@ fields but random text as masks, and there are no pictures, which no index opens
 Python process and from outside of it, by looking at its private memory (RssAnon) every few milliseconds.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import json
 import multiprocessing
@@ -32,6 +37,7 @@ from dual_loop.datasets import OpenImagesDataset, SA1BDataset, SAVPairDataset
 from dual_loop.datasets.base import GroundedDataset
 from dual_loop.datasets.index_store import VARIABLE
 from dual_loop.engine.length_groups import sample_lengths
+from dual_loop.stop import run_command
 
 DATASETS = dict(sav=SAVPairDataset, sa1b=SA1BDataset, openimages=OpenImagesDataset)
 ITEMS = dict(sav=1_000_000, sa1b=100_000, openimages=3_000_000)  # npz files, annotation files, rows
@@ -327,4 +333,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

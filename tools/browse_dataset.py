@@ -7,11 +7,18 @@ Writes a PNG for each sample and index.html with all of them. Needs the tokenize
 weights. Data sets that are not there are named and left out; a bad sample is shown as its substitute.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+
+from dual_loop.stop import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,4 +62,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

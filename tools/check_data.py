@@ -7,6 +7,11 @@ Looks at every source, also after a bad one. Ends with status 1 when something i
 for training.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import logging
 import sys
@@ -18,6 +23,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from dual_loop.datasets.check import check
+from dual_loop.stop import run_command
 
 
 @contextmanager
@@ -68,4 +74,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

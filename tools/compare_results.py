@@ -6,6 +6,11 @@ Every figure stands with its 95 % interval over images, every difference with th
 was asked alike is compared: the same task, protocol, data, prompt and samples.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -14,6 +19,7 @@ from typing import Any
 
 from dual_loop.evaluation.bootstrap import Estimate, fraction, resample
 from dual_loop.evaluation.results import ResultsError, read_results, sample_key
+from dual_loop.stop import run_command
 
 SAME_DATA = ('name', 'split', 'split_by', 'digest')
 
@@ -146,4 +152,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

@@ -6,12 +6,18 @@
 What is not selected by --parts keeps its value in the base. Prints what changed, and by how much.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import sys
 from pathlib import Path
 
 from dual_loop.checkpoints.conversion import convert
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, EXPORTED_PARTS
+from dual_loop.stop import run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

@@ -7,12 +7,18 @@ without LoRA. A released folder has its LoRA merged, and a merge cannot be undon
 new base, it does not bring LoRA's own tensors back.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import sys
 from pathlib import Path
 
 import torch
 
+from dual_loop.stop import run_command
 from llava_sam2.paths import writing
 from llava_sam2.portable.configuration import config_of_folder
 from llava_sam2.portable.key_maps import released_to_training
@@ -70,4 +76,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

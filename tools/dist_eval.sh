@@ -41,26 +41,5 @@ gpus=${gpus:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count(
 if [ "$gpus" -eq 1 ]; then
   exec "$python" "$root/tools/${command[0]}" "${command[@]:1}" "$@"
 fi
-# torchrun has a status of its own for a stopped run; the processes end with 130 or 143, and so does this script.
-stopped= status=0
-# Without the report of torchrun, which would follow the one line that a failed evaluation says.
-launch='import logging, sys
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
-logging.disable()
-try:
-    main(sys.argv[1:])
-except (ChildFailedError, SignalException):
-    sys.exit(1)'
-"$python" -c "$launch" --standalone --nproc_per_node "$gpus" \
-  "$root/tools/${command[0]}" "${command[@]:1}" "$@" &
-launcher=$!
-trap 'stopped=143; kill -TERM "$launcher"' TERM
-trap 'stopped=130; kill -TERM "$launcher"' INT
-wait "$launcher" || status=$?
-if [ -n "$stopped" ]; then
-  wait "$launcher" || true
-  exit "$stopped"
-fi
-exit "$status"
+exec "$python" "$root/tools/launch.py" --standalone --nproc_per_node "$gpus" \
+  "$root/tools/${command[0]}" "${command[@]:1}" "$@"

@@ -27,15 +27,5 @@ if [ "${NNODES:-1}" -gt 1 ]; then
   rendezvous=(--nnodes "$NNODES" --node_rank "${NODE_RANK:?set NODE_RANK, from 0}"
     --master_addr "${MASTER_ADDR:?set MASTER_ADDR to the host of node 0}" --master_port "${MASTER_PORT:-29500}")
 fi
-# torchrun has a status of its own for a stopped run; the processes end with 143, and so does this script.
-stopped= status=0
-"$python" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
-  "$root/tools/train.py" "$config" --launcher pytorch "$@" &
-launcher=$!
-trap 'stopped=1; kill -TERM "$launcher"' TERM
-wait "$launcher" || status=$?
-if [ -n "$stopped" ]; then
-  wait "$launcher" || true
-  exit 143
-fi
-exit "$status"
+exec "$python" "$root/tools/launch.py" "${rendezvous[@]}" --nproc_per_node "$gpus" \
+  "$root/tools/train.py" "$config" --launcher pytorch "$@"

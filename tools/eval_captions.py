@@ -8,7 +8,11 @@ FOLDER is an exported or released model. tools/dist_eval.sh refcocog-caption tak
 GPUs. METEOR needs Java; without it the other scores are computed.
 """
 
-import sys
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +23,7 @@ from dual_loop.evaluation.command_line import evaluation_parser, run, table
 from dual_loop.evaluation.examples import caption_examples
 from dual_loop.evaluation.loading import Loaded
 from dual_loop.evaluation.processes import Processes
+from dual_loop.stop import run_command
 from llava_sam2.portable import prompts
 
 #: Metric -> how the table names it.
@@ -56,4 +61,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

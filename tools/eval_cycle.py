@@ -11,6 +11,11 @@ language or all descriptions are alike (see the share of duplicates); if empty i
 salient. tools/dist_eval.sh takes the same arguments and uses all GPUs.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -25,6 +30,7 @@ from dual_loop.evaluation.cycle import CONDITIONS, FRAMES, METRICS, cycle_metric
 from dual_loop.evaluation.examples import cycle_examples
 from dual_loop.evaluation.loading import Loaded
 from dual_loop.evaluation.processes import Processes
+from dual_loop.stop import run_command
 from dual_loop.visualization.browse import open_datasets
 from llava_sam2.paths import CHECKOUT
 
@@ -137,4 +143,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

@@ -7,7 +7,11 @@
 FOLDER is an exported or released model. tools/dist_eval.sh takes the same arguments and uses all GPUs.
 """
 
-import sys
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from argparse import Namespace
 
 from dual_loop.datasets import RefCOCODataset
@@ -16,6 +20,7 @@ from dual_loop.evaluation.examples import referring_examples
 from dual_loop.evaluation.loading import Loaded
 from dual_loop.evaluation.processes import Processes
 from dual_loop.evaluation.referring import evaluate_referring
+from dual_loop.stop import run_command
 
 
 def evaluate(args: Namespace, loaded: Loaded, dataset: RefCOCODataset, processes: Processes) -> dict | None:
@@ -31,4 +36,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

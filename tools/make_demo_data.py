@@ -1,10 +1,17 @@
 """Write synthetic demo data in all five on-disk formats: python tools/make_demo_data.py OUT [--images N] [--seed S]."""
+
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import json
 import sys
 from pathlib import Path
 
 from dual_loop.demo import ensure_demo_data
+from dual_loop.stop import run_command
 
 
 def main(argv=None):
@@ -31,4 +38,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

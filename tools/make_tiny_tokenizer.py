@@ -3,9 +3,15 @@
     python tools/make_tiny_tokenizer.py assets/tiny
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 
 from dual_loop.demo import demo_corpus
+from dual_loop.stop import run_command
 from llava_sam2.paths import resolve
 from llava_sam2.portable import prompts
 from llava_sam2.portable.templates import PHI3_CHAT, ChatTemplate
@@ -37,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -7,6 +7,12 @@
 Hands over to the train command of XTuner in this process. `xtuner train` does the same with the same options, but
 returns 0 even when training fails and knows no bare `--resume`.
 """
+
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import sys
 from pathlib import Path
@@ -14,9 +20,11 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from dual_loop.checkpoints.files import check_whole
+from dual_loop.datasets.quarantine import TooManyBadSamples
 from dual_loop.engine import compat
 from dual_loop.engine.ownership import WorkDirInUse
 from dual_loop.engine.resume import latest_checkpoint
+from dual_loop.stop import interruptible
 from llava_sam2.paths import CannotWrite
 
 
@@ -89,9 +97,10 @@ def main(argv: list[str] | None = None) -> None:
     sys.argv = [train.__file__, *arguments]
     try:
         train.main()
-    except (CannotWrite, WorkDirInUse) as error:
+    except (CannotWrite, TooManyBadSamples, WorkDirInUse) as error:
         sys.exit(f'train.py: {error}')
 
 
 if __name__ == '__main__':
-    main()
+    with interruptible():  # until the loop takes over, and after it
+        main()

@@ -15,8 +15,9 @@ loop1_datasets = [
     dict(type=SAVPairDataset, data_root='data/sav', max_samples=200_000, **sizes),
     # SA-1B: jpg and json side by side. max_samples counts masks: those of 10 000 pictures, about 103 in each.
     dict(type=SA1BDataset, data_root='data/sa1b', max_samples=1_030_000, **sizes),
-    # Open Images v7 segmentation: the two tables and the folders images/train and masks/train.
-    dict(type=OpenImagesDataset, data_root='data/openimages', max_samples=100_000, **sizes),
+    # Open Images v7 segmentation: the two tables and the folders images/train and masks/train. Its pictures take
+    # 500 GB: without them the run says so and goes on.
+    dict(type=OpenImagesDataset, data_root='data/openimages', max_samples=100_000, optional=True, **sizes),
     # Human sentences. refcoco, refcoco+ and refcocog, each with instances.json, refs(*).p and coco2014/train2014. One
     # sentence is one sample; once each is a fifth of loop 1.
     dict(type=RefCOCODataset, data_root='data/ref_seg', dataset='refcoco', split='train', split_by='unc', repeats=1,

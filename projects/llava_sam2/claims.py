@@ -33,7 +33,7 @@ class Claimed(RuntimeError):
 
 
 class LostClaim(RuntimeError):
-    """Another process has taken the claim over, or its file is gone."""
+    """Another process has taken the claim over."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Claim:
         """
         mine = Owner.here()
         while not self._create(mine):
-            found = self._read()
-            if found is None:  # it was just given back
+            if (found := self._read()) is None:  # it was just given back
+                time.sleep(_POLL)
                 continue
             owner, silent = found
             if not owner.is_dead and silent <= STALE:
@@ -142,16 +142,17 @@ class Claim:
             time.sleep(_POLL)
 
     def check(self) -> None:
-        """Make sure that the claim is still this process's.
+        """Make sure that the claim is still this process's; a file that was deleted is made again.
 
         Raises:
-            LostClaim: it is not, for example because this process slept for long.
+            LostClaim: it is another's, for example because this process slept for long.
+            OSError: the file can no longer be written.
         """
+        if self._read() is None:
+            self._create(self.owner)
         found = self._read()
-        if found is None:
-            raise LostClaim(f'{self.path} is gone')
-        if found[0] != self.owner:
-            raise LostClaim(f'{self.path} was taken over by {found[0]}')
+        if found is None or found[0] != self.owner:
+            raise LostClaim(f'{self.path} was taken over by {found[0] if found else "another process"}')
 
     def release(self) -> None:
         """Give the claim back, if this process has it."""
@@ -224,7 +225,7 @@ class Claim:
         while not self._ended.wait(BEAT):
             with suppress(OSError):  # the folder is out of reach for a while; check() tells whether it matters
                 found = self._read()
-                if found is None or found[0] != mine:
+                if found is not None and found[0] != mine:
                     return
                 os.utime(self.path)
 

@@ -1,9 +1,13 @@
 """Signals that reach a process of a run at a chosen place, as a cluster sends them at any."""
 
 import os
+import resource
 import signal
+import threading
+import time
 from unittest import mock
 
+import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -90,6 +94,26 @@ class SignalAt(Hook):
         here = self.place == 'validation' and get_rank() == self.rank
         if here and runner.iter == self.step and batch_idx == 0:
             self.send()
+
+
+def misbehave(action: str | None, ask: str | None) -> None:
+    """What reading a sample may run into.
+
+    Args:
+        action: ``sleep`` for good; ``stop`` or ``kill`` the process that reads; ``lose`` the batch, for which there is
+            no room in shared memory.
+        ask: TERM or INT, sent to the process of the run later, when it waits for the sample.
+    """
+    print(f'a sample is read: it will {action}', flush=True)
+    if ask is not None:
+        run = os.getppid() if torch.utils.data.get_worker_info() else os.getpid()
+        threading.Timer(2.0, os.kill, (run, getattr(signal, f'SIG{ask}'))).start()
+    if action == 'sleep':
+        time.sleep(600)
+    elif action in ('stop', 'kill'):
+        os.kill(os.getpid(), dict(stop=signal.SIGSTOP, kill=signal.SIGKILL)[action])
+    elif action == 'lose':
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
 def lift_faults() -> None:

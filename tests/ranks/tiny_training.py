@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from faults import misbehave
 from mmengine._strategy import deepspeed as deepspeed_strategy
 from mmengine.config import Config
 from mmengine.dist import get_rank
@@ -54,12 +55,17 @@ DEFAULTS = dict(
     snapshots=False,  # note a digest of weights, EMA and optimizer state after every step
     workers=0,  # of each loader
     dropout=0.0,  # of LoRA
+    teacher='ema',
     validate_every=0,  # so many steps
     supervised=None,  # a third loop on the samples of loop 2: 'joined' to loop 1's gradient, or with its 'own'
     checkpoint_interval=None,  # save every so many steps, and after the last
     save_total_limit=None,
     cycle=None,  # arguments of CycleHook
     fault=None,  # arguments of faults.SignalAt
+    bad=None,  # dict(loader='train' or 'val', sample=index or None while opening, and arguments of faults.misbehave)
+    loader_timeout=10,  # seconds
+    group_timeout=300,  # seconds
+    rank_log=False,  # RankLogHook
     stop_after=None,  # end the run after so many steps
     resume=None,  # checkpoint to continue from, as 'name of the case/iter_2.pth'
 )
@@ -79,9 +85,11 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
     """
     case = DEFAULTS | case
 
-    def loader(name: str) -> dict:
+    bad = case['bad'] or dict(loader=None)
+
+    def loader(name: str, key: str = '') -> dict:
         return dict(
-            dataset=dict(type='SavedSamples', path=str(samples), name=name),
+            dataset=dict(type='SavedSamples', path=str(samples), name=name, bad=bad if bad['loader'] == key else None),
             # Rank r of R gets every R-th index, so the batches of all ranks together are those of one process.
             sampler=dict(type='DefaultSampler', shuffle=case['shuffle']),
             collate_fn=dict(type='dual_loop.datasets.collate_samples'),
@@ -97,12 +105,14 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         hooks.append(dict(type='CycleHook', **case['cycle']))
     if case['fault']:
         hooks.append(dict(type='SignalAt', **case['fault']))
+    if case['rank_log']:
+        hooks.append(dict(type='RankLogHook'))
     interval = case['checkpoint_interval']
     checkpoint = dict(type='AtomicCheckpointHook', interval=interval, save_total_limit=case['save_total_limit'])
     validation = {}
     if case['validate_every']:
         validation = dict(
-            val_dataloader=loader(loop2) | dict(sampler=dict(type='DefaultSampler', shuffle=False),
+            val_dataloader=loader(loop2, 'val') | dict(sampler=dict(type='DefaultSampler', shuffle=False),
                                                 batch_sampler=dict(type='dual_loop.evaluation.GlobalBatchSampler'),
                                                 persistent_workers=False),
             val_cfg=dict(type='ValLoop'), val_evaluator=dict(type='dual_loop.evaluation.ReferringMetric'))
@@ -110,12 +120,13 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         custom_imports=dict(imports=['dual_loop.registered', 'tiny_training', 'faults'], allow_failed_imports=False),
         experiment_name=work_dir.name,
         model=dict(type='stirred_model', sizes=sizes, seed=case['seed'], checkpointing=case['checkpointing'],
-                   dropout=case['dropout'], nan=case['nan'], supervised=case['supervised']),
-        train_dataloader=loader(loop1),
+                   dropout=case['dropout'], nan=case['nan'], supervised=case['supervised'], teacher=case['teacher']),
+        train_dataloader=loader(loop1, 'train'),
         train_cfg=dict(
             type='DualLoopTrainLoop', loop2_dataloader=loader(loop2), max_steps=case['steps'],
             loop_dataloaders=dict(supervised=loader(loop2)) if case['supervised'] else None,
-            accumulative_counts=case['accumulation'], preview_interval=0, val_interval=case['validate_every'],
+            accumulative_counts=case['accumulation'], preview_interval=0, loader_timeout=case['loader_timeout'],
+             val_interval=case['validate_every'],
             surgery=dict(rule=case['rule'], beta=case['beta'], max_grad_norm=case['clip'])),
         optim_wrapper=dict(type='OptimWrapper', optimizer=OPTIMIZER),
         param_scheduler=[dict(type='LinearLR', start_factor=0.5, begin=0, end=4, by_epoch=False)],
@@ -123,7 +134,7 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         **validation,
         custom_hooks=hooks,
         log_processor=dict(by_epoch=False),
-        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=case['group_timeout'])),
         model_wrapper_cfg=dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None),
         randomness=dict(seed=case['seed']),
         log_level='WARNING',
@@ -165,21 +176,26 @@ def train(case: dict, config: Path, work_dir: Path, launcher: str) -> None:
 
 @DATASETS.register_module()
 class SavedSamples(torch.utils.data.Dataset):
-    """The list ``name`` of samples in the file ``path``."""
+    """The list ``name`` of samples in the file ``path``, of which a ``bad`` one misbehaves when it is read."""
 
-    def __init__(self, path: str, name: str):
+    def __init__(self, path: str, name: str, bad: dict | None = None):
         self.samples = torch.load(path, weights_only=True)[name]
+        self.bad = bad
+        if bad and bad['sample'] is None:
+            misbehave(bad['action'], None)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict:
+        if self.bad and index == self.bad['sample']:
+            misbehave(self.bad.get('action'), self.bad.get('ask'))
         return self.samples[index]
 
 
 @MODELS.register_module()
 def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, nan: dict | None,
-                  supervised: str | None) -> DualLoopModel:
+                  supervised: str | None, teacher: str = 'ema') -> DualLoopModel:
     """Tiny model with random weights in which no trainable is zero; ``nan`` breaks one loss of one rank."""
     torch.manual_seed(seed)
     base = VideoLLaVASAMModel(tokenizer='assets/tiny', network=sizes, random_weights=True,
@@ -191,7 +207,7 @@ def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, n
             torch.nn.init.normal_(parameter, std=0.1)
     base.random_weights = False  # as if they had been loaded: checkpoints hold the trainables only
     # With little weight on the answer, which both loops learn, the gradients of the loops agree and conflict by turns.
-    model = DualLoopModel(base, loops=[
+    model = DualLoopModel(base, teacher=teacher, loops=[
         MaskLoop(topk=16, max_caption_len=6, denoise_weight=0.5, answer_weight=0.1),
         CaptionLoop(max_caption_len=6, answer_weight=0.1),
         *([SupervisedLoop(answer_weight=0.1, joins=dict(joined='loop1', own=None)[supervised])] if supervised else []),

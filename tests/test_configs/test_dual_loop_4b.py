@@ -107,6 +107,8 @@ def test_data_sets(dumped):
         ('refcoco', 'train', 'unc', 1), ('refcoco+', 'train', 'unc', 1), ('refcocog', 'train', 'umd', 1)]
     assert {each.split for each in loop2} == {'SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO'}
     assert len(loop2) == 6
+    assert [each.get('optional', False) for each in loop1] == [False, False, True, False, False, False]
+    assert not any(each.get('optional') for each in loop2)
     for each in [*loop1, *loop2, dumped.val_dataloader.dataset]:
         assert (each.image_size, each.grounding_size, each.num_image_tokens) == (448, 1024, 256)
         assert each.data_root.startswith('data/')

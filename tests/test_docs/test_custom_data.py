@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -15,7 +16,15 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from dual_loop.datasets import RefCOCODataset, SA1BDataset, SAVPairDataset, collate_samples
+from dual_loop.datasets import (
+    MissingData,
+    RefCOCODataset,
+    SA1BDataset,
+    SAVPairDataset,
+    TooManyBadSamples,
+    collate_samples,
+    held_out_image_ids,
+)
 from dual_loop.datasets.contract import violations
 from dual_loop.datasets.from_config import build_dataset, dataset_settings
 from dual_loop.datasets.terms import data_terms
@@ -133,6 +142,49 @@ def test_broken_pictures_and_masks_of_others_are_replaced(my_data, folder):
     assert {entry['sample_id'] for entry in dataset.quarantine.entries} == {'one', 'two'}
 
 
+def test_odd_captions_and_names_are_bad_samples(my_data, folder):
+    captions = dict(one='The box one.', two=' ', small=7, other=None, another='half \ud800')
+    (folder / 'captions.json').write_text(json.dumps(captions))
+    dataset = my_data.DescribedFolderDataset(data_root=folder, **SIZES)
+    assert [sample['sample_id'] for sample in dataset] == ['one']
+    assert [entry['reason'] for entry in dataset.quarantine.entries] == 3 * ['it has no valid caption'] + [
+        'the caption is empty']
+    (folder / 'captions.json').write_text('{"one": "A box.", "two": "A box.", "one": "Another box."}')
+    with pytest.raises(ValueError, match=r"captions\.json has the key 'one' twice"):
+        my_data.DescribedFolderDataset(data_root=folder, **SIZES)
+    (folder / 'captions.json').write_text('{"one": ""}')
+    with pytest.raises(TooManyBadSamples, match=r'1 of 1 samples .*row 0 \(one.png\).*the caption is empty'):
+        my_data.DescribedFolderDataset(data_root=folder, optional=True, **SIZES)
+
+
+def test_hidden_files_are_no_masks_and_odd_names_are_bad_samples(my_data, folder):
+    for name in (b'._one.png', b'.DS_Store.png', b'caf\xe9.png', b'__MACOSX/one.png'):
+        file = Path(os.fsdecode(os.fsencode(folder / 'masks') + b'/' + name))
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    dataset = my_data.FolderDataset(data_root=folder, **SIZES)
+    assert {dataset.sample_id(row) for row in range(len(dataset))} == BOXES.keys()
+    assert [entry['sample_id'] for entry in dataset.quarantine.entries] == ['caf\\udce9.png']
+    shutil.rmtree(folder / 'masks')
+    with pytest.raises(MissingData, match=r'masks does not exist.*Put the files \*\.png there'):
+        my_data.FolderDataset(data_root=folder, **SIZES)
+
+
+def test_a_name_of_two_rows_is_that_of_the_first(my_data, folder):
+    class Shortened(my_data.FolderDataset):
+        def sample_id(self, row):
+            return super().sample_id(row)[0]
+
+        def path(self, row):
+            return self.data_root / 'images' / 'one.jpg'
+
+    shutil.copy(folder / 'masks/small.png', folder / 'masks/stone.png')
+    dataset = Shortened(data_root=folder, **SIZES)
+    assert [dataset.sample_id(row) for row in range(len(dataset))] == ['o', 's', 't']
+    entry, = dataset.quarantine.entries
+    assert entry['sample_id'] == 's again (row 2)' and 'row 1 has that name already' in entry['reason']
+
+
 def test_config_adds_the_data_to_the_demo(configure, sections, folder, my_data, checkout):
     cfg = Config.fromfile(configure(sections['In a config'][0]))
     usual, ours = (dataset_settings(each) for each in (Config.fromfile(checkout / 'configs/dual_loop_tiny.py'), cfg))
@@ -156,7 +208,7 @@ def test_config_adds_described_data_to_the_demo(configure, sections, my_data, tm
 def dataset_of(line):
     """The data set of a line of config, in the current folder."""
     settings = eval(line, dict(SAVPairDataset=SAVPairDataset, SA1BDataset=SA1BDataset, RefCOCODataset=RefCOCODataset,
-                               sizes=SIZES))
+                               held_out_image_ids=held_out_image_ids, sizes=SIZES))
     dataset = build_dataset(settings | dict(data_root=str(Path(settings['data_root']).absolute())))
     assert dataset.source == settings['name']
     return dataset
@@ -212,6 +264,39 @@ def test_coco_annotations_are_read(sections, coco_file, kind):
         assert inside.amin(0).tolist() == [2 * top, left // 2]
         assert inside.amax(0).tolist() == [2 * (top + height) - 1, (left + width) // 2 - 1]
         assert sample['caption'] == (f'the box {name}' if kind == 'phrases' else None)
+
+
+@pytest.mark.parametrize('kind', ['masks', 'phrases'])
+def test_held_out_pictures_of_coco_cannot_come_in(sections, coco_file, refcoco_root, kind):
+    """Of the same recipes on pictures of COCO, one of them held out."""
+    content = json.loads(coco_file.read_text())
+    folder = Path('data/my_coco/img' if kind == 'masks' else 'data/my_phrases/refcoco/coco2014/train2014')
+    for number, image, annotation in zip((6, 7, 8), content['images'], content['annotations'], strict=True):
+        annotation['image_id'] = number
+        name = f'COCO_train2014_{number:012d}.jpg'
+        (folder / image['file_name']).rename(folder / name)
+        image |= dict(id=number, file_name=name)
+    for file in (coco_file, 'data/my_phrases/refcoco/instances.json'):
+        Path(file).write_text(json.dumps(content))
+    write, line = sections['COCO-style annotations'][:2] if kind == 'masks' else sections['COCO-style annotations'][2:]
+    exec(write, dict(json=json, pickle=pickle, Path=Path, content=content))
+    with pytest.raises(ValueError, match=r'pictures of COCO.*exclude_image_ids=dict\(type=held_out_image_ids'):
+        dataset_of(line)
+    [excluding] = sections['Pictures of COCO']
+    said = ", exclude_image_ids=dict(type=held_out_image_ids, data_root='data/ref_seg')"
+    assert said.split(', ', 1)[1].split('(')[0] in excluding
+    line = line.strip()[:-1] + said.replace('data/ref_seg', str(refcoco_root)) + ')'
+    dataset = dataset_of(line)
+    assert sorted(dataset.path(row).name[-5] for row in range(len(dataset))) == ['6', '7'], '8 is held out'
+
+
+def test_crowds_are_no_objects_of_the_recipes(sections, coco_file):
+    content = json.loads(coco_file.read_text())
+    content['annotations'][0]['iscrowd'] = 1
+    coco_file.write_text(json.dumps(content))
+    for write, line in zip(sections['COCO-style annotations'][::2], sections['COCO-style annotations'][1::2]):
+        exec(write, dict(json=json, pickle=pickle, Path=Path, content=content))
+        assert len(dataset_of(line)) == len(BOXES) - 1
 
 
 ONE_STEP = ['train_cfg.max_steps=1', 'train_cfg.preview_interval=0', 'param_scheduler.0.end=1',

@@ -17,8 +17,8 @@ REGISTERED = {
     'LOG_PROCESSORS': ['ProgressLine'],
     'LOOPS': ['DualLoopTrainLoop'],
     'METRICS': ['ReferringMetric'],
-    'MODELS': ['BatchPreprocessor', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'MaskLoop', 'PointMaskLoss',
-               'SupervisedLoop', 'Teacher', 'VideoLLaVASAMModel'],
+    'MODELS': ['BatchPreprocessor', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'FrozenTeacher', 'LiveTeacher',
+               'MaskLoop', 'PointMaskLoss', 'SupervisedLoop', 'Teacher', 'VideoLLaVASAMModel'],
 }
 # In an __all__, of a kind that registries hold, and not for configs.
 ABSTRACT = ['GroundedDataset']

@@ -96,9 +96,20 @@ def test_an_owner_that_slept_learns_of_it(path, other):
         mine.check()
     mine.release()
     assert path.exists()  # what another one holds is not given back
+
+
+def test_a_claim_that_was_deleted_is_made_again(path):
+    mine = Claim(path)
+    mine.take()
     path.unlink()
-    with pytest.raises(LostClaim, match='is gone'):
+    mine.check()
+    assert json.loads(path.read_text())['token'] == mine.owner.token
+    path.unlink()
+    other = hold(path)
+    with pytest.raises(LostClaim, match=f'taken over by process {other.pid}'):
         mine.check()
+    other.kill()
+    other.wait()
 
 
 def test_the_owner_gives_signs_of_life_until_it_gives_back(path, monkeypatch):

@@ -115,6 +115,10 @@ def test_a_bad_sample_is_shown_as_its_substitute(run, folder, tmp_path):
     (['missing.py'], ['missing.py']),
     (['empty.py'], ['empty.py has no data sets', 'train_dataloader']),
     (['small.py', '--cfg-options', 'model.base.tokenizer=nowhere'], ['nowhere', 'model.tokenizer']),
+    (['small.py', '--cfg-options', 'train_dataloader.dataset.datasets.0.type=SAVPairDatset'],
+     ['loop 1, source 1: ', "type='SAVPairDatset' is no data set", 'did you mean SAVPairDataset?']),
+    (['small.py', '--cfg-options', 'train_dataloader.dataset.datasets.0.dataroot=nowhere'],
+     ['loop 1, source 1: ', "SAVPairDataset has no argument 'dataroot'; did you mean data_root?"]),
     (['small.py', '--source', 'sav', '--cfg-options', 'train_dataloader.dataset.datasets.0.image_size=224'],
      ['image_size=224', 'the model reads 112']),
 ])

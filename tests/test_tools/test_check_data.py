@@ -131,7 +131,9 @@ def many_rows(root, existing, missing):
     table = root / 'train-annotations-object-segmentation.csv'
     header, row = table.read_text().splitlines()[:2]
     names = [f'image{number:05d}' for number in range(existing + missing)]
-    table.write_text('\n'.join([header, *(row.replace(',abc,', f',{name},') for name in names)]))
+    table.write_text('\n'.join([header, *(row.replace('abc', name) for name in names)]))
+    for name in names:
+        os.link(root / 'masks' / 'train' / 'abc_m01_box1.png', root / 'masks' / 'train' / f'{name}_m01_box1.png')
     for name in names[:existing]:
         os.link(root / 'images' / 'train' / 'abc.jpg', root / 'images' / 'train' / f'{name}.jpg')
 
@@ -180,7 +182,43 @@ def test_coco_pictures_without_exclusion_are_pointed_out(check, refcoco_root, da
     assert text.count('pictures of COCO with exclude_image_ids=()') == 2
     stuff[1]['exclude_image_ids'] = [1]
     del refs[1]['exclude_image_ids']
-    assert 'exclude_image_ids=()' not in check(refs, loop2=[stuff])[1]
+    status, text = check(refs, loop2=[stuff])
+    assert 'exclude_image_ids=()' not in text
+    # The list of the references holds out image 8, which the other source was not told.
+    assert status == 0 and text.count('WARNING') == 1
+    assert 'WARNING  loop 2, source 1: dam_cocostuff: its exclude_image_ids leaves in 1 pictures of COCO' in text
+    stuff[1]['exclude_image_ids'] = dict(type='held_out_image_ids', data_root=str(refcoco_root))
+    assert 'WARNING' not in check(refs, loop2=[stuff])[1]
+
+
+def test_pictures_of_validation_that_are_trained_on_are_pointed_out(check, refcoco_root, openimages_root):
+    images = ('OpenImagesDataset', dict(data_root=str(openimages_root)))
+    words = ('RefCOCODataset', dict(data_root=str(refcoco_root)))
+    status, text = check(images, words, held_out=words)
+    assert status == 0 and text.count('WARNING') == 1, text
+    assert 'WARNING  training, source 2: refcoco: 1 of its 1 pictures are those of validation' in text
+    assert 'WARNING' not in check(images, words, held_out=('RefCOCODataset', dict(words[1], split='val')))[1]
+
+
+def test_a_list_that_makes_no_sense_is_a_problem_of_its_source(check, sa1b_root):
+    status, text = check(sa1b(sa1b_root, exclude_image_ids='sa_1'), sa1b(sa1b_root, name='other'))
+    assert status == 1 and text.splitlines()[-1] == '1 problem' and "got the text 'sa_1'" in text
+
+
+def test_one_name_for_two_folders_is_a_problem(check, sa1b_root, tmp_path):
+    (tmp_path / 'other').symlink_to(sa1b_root)
+    status, text = check(sa1b(sa1b_root), sa1b(tmp_path / 'other'))
+    assert status == 1 and text.splitlines()[-1] == '1 problem'
+    assert 'training, source 2: sa1b: has the name of training, source 1: sa1b and another folder' in text
+    assert check(sa1b(sa1b_root), sa1b(tmp_path / 'other', name='other'))[0] == 0
+
+
+def test_a_source_of_bad_samples_alone_is_a_problem_even_if_optional(check, sa1b_root, openimages_root):
+    for file in (sa1b_root / 'sa_000000').glob('*.json'):
+        file.write_text('')
+    status, text = check(sa1b(sa1b_root, optional=True), ('OpenImagesDataset', dict(data_root=str(openimages_root))))
+    assert status == 1 and text.splitlines()[-1] == '1 problem' and 'no samples' not in text
+    assert '2 of 2 samples of sa1b are bad, so that nothing is left; the first one is sa_000000/sa_1' in text
 
 
 def test_the_same_folder_twice_is_pointed_out(check, openimages_root, sa1b_root, refcoco_root):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from dual_loop.datasets import RefCOCODataset
@@ -165,6 +166,30 @@ def test_an_interrupted_evaluation_says_how_far_it_came(checkout, tiny, copied_r
     if gpus == 1:
         assert 'after 28 sentences' in line
     assert not (tmp_path / 'out.json').exists()
+
+
+@pytest.mark.parametrize(('options', 'status', 'says'), [
+    ((), 143, 'sentences; nothing was written'),
+    (('--loader-timeout', 1), 1, 'no batch came from the loader of the evaluation (--num-workers) within 1 s'),
+])
+def test_an_evaluation_that_waits_for_an_image(checkout, tiny, copied_root, tmp_path, options, status, says):
+    dataset = RefCOCODataset(copied_root, split='val')
+    image = dataset.path(int(dataset.index['image'].argmax()))
+    image.unlink()
+    os.mkfifo(image)
+    process = launch(checkout, 'refcoco', tiny, 1, '--data-root', copied_root, '--batch-size', 4, '--protocol',
+                     'forced', '--num-workers', 1, '--out', tmp_path / 'out.json', *options)
+    pipe = wait_for_reader(image, process)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
+    if status == 143:
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=40)
+    os.close(pipe)
+    assert process.returncode == status, err
+    assert [line for line in err.splitlines() if 'eval_refcoco: ' in line][0].count(says) == 1, err
+    assert 'Traceback' not in err and not psutil.wait_procs(started, timeout=5)[1]
 
 
 def test_any_other_error_ends_it_with_a_traceback(checkout, tiny, demo_root):

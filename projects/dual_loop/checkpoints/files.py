@@ -48,7 +48,7 @@ from llava_sam2.paths import keep_on_disk
 from llava_sam2.portable.pickled import read_pickled
 from llava_sam2.portable.stored import STATE, TRAINABLES, open_tensors
 
-from .integrity import check_sums, check_zip, damaged, sum_of, sum_of_values
+from .integrity import check_sums, check_zip, damaged, sum_of_values, sums_of
 
 EMA = 'ema.safetensors'
 #: Ending of what is being written; nothing reads it.
@@ -82,7 +82,7 @@ def write_plain_parts(folder: Path, trained: Trained, sums: Mapping[str, str] | 
     save_file({name: tensor.contiguous().cpu() for name, tensor in trained.trainables.items()}, folder / TRAINABLES)
     save_file({name: tensor.contiguous().cpu() for name, tensor in trained.ema.items()}, folder / EMA)
     state: dict[str, Any] = dict(step=trained.step, ema_updates=trained.ema_updates, run=trained.run)
-    state['sums'] = dict(sums or {}) | {name: sum_of(folder / name) for name in (TRAINABLES, EMA)}
+    state['sums'] = dict(sums or {}) | sums_of(folder, (TRAINABLES, EMA))
     state['sum'] = sum_of_values(state)
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding='utf-8')
     for name in (TRAINABLES, EMA):  # safetensors lets nobody else read what it writes

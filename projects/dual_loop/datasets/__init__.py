@@ -10,6 +10,7 @@ from .images import read_image, read_mask_image
 from .index import Table, TableBuilder
 from .index_store import IndexSource, find_files
 from .indexed import MissingData
+from .json_files import load_json
 from .masks import decode_segmentation, mask_to_size
 from .openimages import OpenImagesDataset
 from .quarantine import BadSample, TooManyBadSamples, set_work_dir
@@ -21,5 +22,5 @@ from .sav import SAVPairDataset
 __all__ = ['BadSample', 'DescribeAnythingDataset', 'GroundedDataset', 'MissingData', 'OpenImagesDataset',
            'RefCOCODataset', 'SA1BDataset', 'SAVPairDataset', 'TooManyBadSamples', 'collate_samples',
            'held_out_image_ids', 'load_refs', 'set_work_dir']
-__all__ += ['IndexSource', 'Table', 'TableBuilder', 'decode_segmentation', 'find_files', 'mask_to_size', 'read_image',
-            'read_mask_image']
+__all__ += ['IndexSource', 'Table', 'TableBuilder', 'decode_segmentation', 'find_files', 'load_json', 'mask_to_size',
+            'read_image', 'read_mask_image']

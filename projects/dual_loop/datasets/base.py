@@ -12,6 +12,7 @@ from llava_sam2.portable.regions import region_grid
 from llava_sam2.randomness import seed_for
 
 from .callables import shared_tokenizer
+from .exclusion import Spec
 from .images import read_image
 from .index import Table
 from .index_store import INDEX_DIR, IndexSource, load_or_build
@@ -65,12 +66,16 @@ class GroundedDataset(IndexedDataset):
         seed: of the fractional repeats, the companions and the substitutes.
         prepare: None, or a callable or ``dict(type=callable, ...)`` that is called once before the folder is read, for
             example to write demo data.
+        exclude_image_ids: pictures to leave out, by their number in COCO or by the name of their file without suffix;
+            or ``dict(type=held_out_image_ids, data_root=...)``. Without it, a data set whose files are named as those
+            of COCO is refused, since RefCOCO holds some of them out; ``()`` leaves out nothing.
         name: the ``source`` of the samples; default depends on the data set.
         index_dir: folder of the indexes, see ``index_store``.
 
     Raises:
         MissingData: a folder or file is not there (unless ``optional``).
-        ValueError: an argument makes no sense.
+        TooManyBadSamples: there are samples, and too many of them cannot be used.
+        ValueError: an argument makes no sense, or pictures of COCO and no ``exclude_image_ids``.
     """
 
     #: Name, owner and terms of the data, for model cards; models trained on it inherit the terms.
@@ -82,7 +87,8 @@ class GroundedDataset(IndexedDataset):
                  region_grid: int | None = None, num_objects: int = 1, tokenizer: Any = None,
                  num_image_tokens: int = 256, repeats: float = 1, max_samples: int | None = None,
                  optional: bool = False, seed: int = 0, prepare: Callable | dict | None = None,
-                 name: str | None = None, index_dir: str | Path = INDEX_DIR):
+                 name: str | None = None, index_dir: str | Path = INDEX_DIR,
+                 exclude_image_ids: Spec | None = None):
         for key, value in dict(image_size=image_size, grounding_size=grounding_size, num_objects=num_objects,
                                region_grid=region_grid).items():
             if value is not None and value < 1:
@@ -94,7 +100,7 @@ class GroundedDataset(IndexedDataset):
         self.tokenizer = tokenizer
         self.num_image_tokens = num_image_tokens
         self._by_image: tuple[np.ndarray | None, np.ndarray] | None = None
-        super().__init__(data_root, repeats, max_samples, optional, seed, prepare, name, index_dir)
+        super().__init__(data_root, repeats, max_samples, optional, seed, prepare, name, index_dir, exclude_image_ids)
 
     # What a subclass provides ---------------------------------------------------------------------------------------
 

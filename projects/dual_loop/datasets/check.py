@@ -1,25 +1,25 @@
 """Whether all data of a config are there and can be used: paths, counts, images, samples, terms."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from torch.utils.data import ConcatDataset
 
 from .base import GroundedDataset
 from .contract import violations
-from .describe_anything import COCO_SPLITS, DescribeAnythingDataset
-from .from_config import dataset_settings, loaders_with_captions
+from .from_config import data_set_type, dataset_settings, loaders_with_captions
 from .indexed import MissingData
+from .leaks import HeldOut, may_show_held_out
 from .mix import source_table
 from .quarantine import MAX_SHARE, MIN_ALLOWED, BadSample, TooManyBadSamples
 from .refcoco import RefCOCODataset
 from .terms import data_terms
+from .texts import printable
 
 PROBED = 1000  # image paths per source
 SHOWN = 3  # bad samples and missing images named per source
@@ -44,7 +44,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [*self.lines, *(('PROBLEM', text) for text in self.problems), *(('note', text) for text in self.notes)]
-        return '\n'.join(f'  {topic:<8} {text}' for topic, text in lines)
+        return printable('\n'.join(f'  {topic:<8} {text}' for topic, text in lines))
 
 
 def check_source(settings: Mapping, num_samples: int = 3) -> Report:
@@ -166,19 +166,36 @@ def argument(settings: Mapping, name: str) -> Any:
 
 def data_set_class(settings: Mapping) -> type[GroundedDataset]:
     """Raises ``ValueError`` for what is not one of this project's data sets."""
-    kind = DATASETS.get(settings['type']) if isinstance(settings['type'], str) else settings['type']
-    if not (inspect.isclass(kind) and issubclass(kind, GroundedDataset)):
+    kind = data_set_type(settings)
+    if not issubclass(kind, GroundedDataset):
         raise ValueError(f'{settings["type"]} is not a GroundedDataset, so nothing is known about its folder')
     return kind
 
 
-def shows_held_out(settings: Mapping) -> bool:
-    """Whether pictures of COCO may be trained on that are held out in some variant of RefCOCO."""
-    kind = data_set_class(settings)
-    coco = issubclass(kind, RefCOCODataset) or (
-        issubclass(kind, DescribeAnythingDataset) and argument(settings, 'split') in COCO_SPLITS)
-    # Without the argument the data sets are safe.
-    return coco and settings.get('exclude_image_ids') in ((), [])
+def held_out_pictures(built: list[tuple[str, str, GroundedDataset]]) -> Iterator[str]:
+    """Which held-out pictures the sources of training can show, a sentence for each source that can.
+
+    Held out is what the lists hold out that the sources name, what RefCOCO holds out that is evaluated or trained on,
+    and the pictures of validation.
+    """
+    held_out = HeldOut()
+    held_out.add_lists([dataset.exclude_image_ids for _, _, dataset in built],
+                       [dataset.data_root for _, _, dataset in built if isinstance(dataset, RefCOCODataset)])
+    for loader, _, dataset in built:
+        if loader == 'held out':
+            held_out.add_dataset(dataset)
+    for loader, title, dataset in built:
+        if loader != 'held out' and len(dataset):
+            yield from (f'{title}: {text}' for text in held_out.shown_by(dataset))
+
+
+def shared_names(built: list[tuple[str, str, GroundedDataset]]) -> Iterator[str]:
+    """Sources of one loader that have one name and different folders, which training refuses."""
+    first: dict[tuple[str, str], tuple[str, Path]] = {}
+    for loader, title, dataset in built:
+        other, root = first.setdefault((loader, dataset.source), (title, dataset.data_root))
+        if root != dataset.data_root:
+            yield f'{title}: has the name of {other} and another folder: give one of them another name=...'
 
 
 def explain(error: Exception) -> str:
@@ -191,13 +208,15 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
     problems: list[str] = []
     usable: dict[str, list[GroundedDataset]] = {}
     seen: dict[tuple, str] = {}
+    built: list[tuple[str, str, GroundedDataset]] = []
+    real: list[tuple[str, str, GroundedDataset]] = []
     captioned = loaders_with_captions(cfg)
     for loader, sources in dataset_settings(cfg).items():
         for number, settings in enumerate(sources):
             title = f'{loader}, source {number + 1}'
             try:
                 kind = data_set_class(settings)
-            except (ValueError, KeyError, ImportError) as error:
+            except ValueError as error:
                 problems.append(f'{title}: {explain(error)}')
                 print(f'{title}\n  PROBLEM  {explain(error)}\n')
                 continue
@@ -206,7 +225,7 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
             if loader in captioned and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
                 report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
             if loader != 'held out':
-                if report.dataset and shows_held_out(settings):
+                if report.dataset and may_show_held_out(report.dataset):
                     report.notes.append('pictures of COCO with exclude_image_ids=(): some may be held out in a variant '
                                         'of RefCOCO')
                 place = kind, *(str(argument(settings, name)) for name in ('data_root', 'dataset', 'split', 'split_by'))
@@ -215,9 +234,17 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
                     report.notes.append(f'the same folder as {twin}: to weight a source, use repeats')
                 if report.usable:
                     usable.setdefault(loader, []).append(report.dataset)
+            if report.dataset:
+                built.append((loader, title, report.dataset))
+                if 'prepare' not in settings:  # the numbers of drawn scenes are no pictures of COCO
+                    real.append(built[-1])
             problems += [f'{title}: {problem}' for problem in report.problems]
             print(f'{title} ({kind.__name__})\n{report}\n', flush=True)
+    problems += shared_names(built)
+    if warnings := list(held_out_pictures(real)):
+        print('Held-out pictures that training would show:')
+        print(printable('\n'.join(f'  WARNING  {text}' for text in warnings)), end='\n\n')
     if usable:
         print('Sources that can be trained on:' if problems else 'The mix:')
         print(source_table({loader: ConcatDataset(sources) for loader, sources in usable.items()}), end='\n\n')
-    return problems
+    return [printable(problem) for problem in problems]

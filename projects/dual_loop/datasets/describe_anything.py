@@ -1,7 +1,7 @@
 """Describe Anything data: long captions of image regions."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,21 +12,25 @@ from mmengine.registry import DATASETS
 from pycocotools import mask as coco
 
 from .base import GroundedDataset
+from .exclusion import Spec, excluded_ids
 from .images import decode_image
 from .index import Table, TableBuilder
-from .index_store import IndexSource, walk
+from .index_store import IndexSource, is_hidden, walk
+from .json_files import RepeatedKeys, load_json
 from .masks import decode_segmentation, run_lengths
 from .parallel import map_in_order
 from .plain_pickle import UnsafePickle, load_plain_pickle
 from .quarantine import BadSample
-from .refs import coco_image_id, excluded_ids, exclusion, exclusion_source, is_text, load_json
+from .refs import coco_image_id
 from .tars import DamagedTar, LongEnd, TarReader, tar_members
+from .texts import is_text
 
 SPLITS = ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO')
 COCO_SPLITS = ('COCOStuff', 'LVIS', 'PACO')  # on COCO's images
 MAX_PICKLE_BYTES = 64 * 2**20
 _NESTS = ('regions', 'items', 'objects', 'annotations', 'list')
 _READ = ('caption', 'mask_rle', 'img_id')  # of a region
+Place = tuple[int, int, int]  # of an image: number of the tar, offset, size
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 # A part of PACO shows frames of Ego4D, named by the video's UUID and the frame's number: none of COCO's images.
 _EGO4D_FRAME = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}_[0-9]+(\.jpe?g)?')
@@ -49,7 +53,7 @@ class DescribeAnythingDataset(GroundedDataset):
         exclude_image_ids: COCO ids of images to leave out, or ``dict(type=held_out_image_ids, data_root=...)``. The
             splits on COCO's images (COCOStuff, LVIS, PACO) need it; ``()`` leaves out nothing. A region whose
             ``img_id`` tells no COCO id may be any of them and is a bad sample, except a frame of Ego4D in PACO. In
-            the other splits it has no effect.
+            the other splits an image goes by its id in the data set alone.
         **common: see ``GroundedDataset``.
 
     Raises:
@@ -60,11 +64,12 @@ class DescribeAnythingDataset(GroundedDataset):
     licence = 'Describe Anything Dataset (NVIDIA): NVIDIA non-commercial licence; pictures as in their sources'
     obtain = 'Archives and annotations: https://huggingface.co/datasets/nvidia/describe-anything-dataset'
     index_code = (coco_image_id, load_plain_pickle, tar_members)  # of refs, plain_pickle and tars
+    ids_are_unique = True
 
     describes = True
 
     def __init__(self, data_root: str | Path, split: str = 'SAV',
-                 exclude_image_ids: Iterable[int] | Callable | dict | None = None, **common):
+                 exclude_image_ids: Spec | None = None, **common):
         if split not in SPLITS:
             raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
         if split in COCO_SPLITS and exclude_image_ids is None:
@@ -72,9 +77,8 @@ class DescribeAnythingDataset(GroundedDataset):
                              "exclude_image_ids=dict(type=held_out_image_ids, data_root='data/ref_seg'), or () to "
                              'train on them knowingly')
         self.split = split
-        self.exclude_image_ids = exclusion(exclude_image_ids if split in COCO_SPLITS else ())
         self._reader = TarReader()
-        super().__init__(data_root, **common)
+        super().__init__(data_root, exclude_image_ids=() if exclude_image_ids is None else exclude_image_ids, **common)
 
     def default_name(self) -> str:
         return f'dam_{self.split.lower()}'
@@ -86,9 +90,7 @@ class DescribeAnythingDataset(GroundedDataset):
         if not tars:
             self.require(self._folder / '*.tar', 'data_root and split', remedy)
         listing = [self._listing] if self._listing.exists() else []
-        excluded = exclusion_source(self.exclude_image_ids)
-        return IndexSource(files=[*listing, *tars, *excluded.files],
-                           arguments=dict(split=self.split) | excluded.arguments)
+        return IndexSource(files=[*listing, *tars], arguments=dict(split=self.split))
 
     def build_index(self) -> dict[str, Table]:
         names = self._tar_names()
@@ -108,30 +110,39 @@ class DescribeAnythingDataset(GroundedDataset):
                                          f'{files[image_id].name} has regions of that id already')
                 else:
                     regions[image_id], files[image_id] = entries, tars[number]
-        frames = locate_images(images, regions)
-        return dict(samples=self._samples(regions, files, frames), tars=Table.of(file=names))
+        frames, repeated = locate_images(images, regions)
+        contradictions = {image_id: 'the folder images has more than one image of that id, in '
+                          + ' and '.join(sorted({names[place[0]] for place in places}))
+                          for image_id, places in repeated.items()}
+        if isinstance(regions, RepeatedKeys):
+            contradictions |= dict.fromkeys(regions.repeated, 'its id stands there twice')
+        return dict(samples=self._samples(regions, files, frames, contradictions), tars=Table.of(file=names))
 
     def _samples(self, regions: dict[str, object], files: dict[str, Path],
-                 frames: dict[str, dict[int, tuple[int, int, int]]]) -> Table:
-        excluded = excluded_ids(self.exclude_image_ids)
+                 frames: dict[str, dict[int, Place]], contradictions: dict[str, str]) -> Table:
+        """The rows of all regions; ``contradictions`` says what is wrong with some ids."""
+        excluded = excluded_ids(self.exclude_image_ids) if self.split in COCO_SPLITS else frozenset()
         builder = TableBuilder(image_id=str, image=int, object=int, caption=str, counts=str, height=int, width=int,
                                tar=int, offset=int, size=int, box_width=float, box_height=float, area=float,
                                image_width=float, image_height=float)
         for number, (image_id, entries) in enumerate(sorted(regions.items())):
-            for position, region in enumerate(flatten(entries)):
+            listed = list(flatten(entries))
+            problem = contradictions.get(image_id) or ('' if is_text(image_id) else 'its id is no valid text') \
+                or (self.split in COCO_SPLITS and several_images(listed))
+            for position, region in enumerate(listed):
                 if self.full(builder):
                     return builder.build()
                 try:
-                    if not is_text(image_id):
-                        raise BadSample('its id is no valid text')
+                    if problem:
+                        raise BadSample(problem)
                     if not self._is_held_out(region, excluded):
                         row = region_row(region, frames.get(image_id, {}))
                         builder.append(image_id=image_id, image=number, object=position, **row)
                 except BadSample as error:
-                    self.quarantine.note(f'{_printable(image_id)}_{position}', files[image_id], error.reason)
+                    self.quarantine.note(f'{image_id}_{position}', files[image_id], error.reason)
         return builder.build()
 
-    def _is_held_out(self, region: object, excluded: frozenset[int]) -> bool:
+    def _is_held_out(self, region: object, excluded: frozenset[int | str]) -> bool:
         if not excluded or not isinstance(region, dict):
             return False
         name = region.get('img_id')
@@ -147,6 +158,9 @@ class DescribeAnythingDataset(GroundedDataset):
 
     def path(self, row: int) -> Path:
         return self._folder / self.tables['tars']['file'][self.index['tar'][row]]
+
+    def picture_names(self, row: int) -> set[int | str]:
+        return {self.index['image_id'][row]}
 
     def read_image(self, row: int) -> torch.Tensor:
         path = self.path(row)
@@ -183,10 +197,17 @@ def load_regions(path: Path) -> dict[str, object]:
     Raises:
         ValueError: not such a file.
     """
-    content = load_json(path)
+    content = load_json(path, keep_repeats=True)
     if not isinstance(content, dict):
         raise ValueError(f'{path} is not a dictionary from id to regions. Download it again')
     return content
+
+
+def several_images(regions: list[object]) -> str:
+    """What is wrong when regions of one image name several images of COCO; '' if nothing is."""
+    named = sorted({number for region in regions if isinstance(region, dict)
+                    and (number := coco_image_id(region.get('img_id'))) is not None})
+    return f'the regions of one image name several of COCO: {", ".join(map(str, named[:3]))}' if len(named) > 1 else ''
 
 
 def flatten(entry: object) -> Iterator[object]:
@@ -229,6 +250,8 @@ def scan_tar(path: Path, read_pickles: bool) -> TarContent:
     reader = TarReader()
     for name, offset, size in _members(path, content, refuse_damage=read_pickles):
         member = PurePosixPath(name)
+        if any(is_hidden(part) for part in member.parts):
+            continue
         if member.suffix.lower() in _IMAGE_SUFFIXES:
             content.images.append((member.stem, offset, size))
         elif read_pickles and member.suffix == '.pickle':
@@ -243,7 +266,7 @@ def scan_tar(path: Path, read_pickles: bool) -> TarContent:
             except UnsafePickle:
                 raise
             except ValueError as error:
-                content.problems.append((_printable(member.stem), str(error)))
+                content.problems.append((member.stem, str(error)))
             else:
                 content.regions[member.stem] = [_slim(region) for region in flatten(entries)]
     return content
@@ -261,35 +284,37 @@ def _members(path: Path, content: TarContent, refuse_damage: bool) -> Iterator[t
         content.problems.append((path.name, str(error)))
 
 
-def _printable(name: str) -> str:
-    return name.encode('utf-8', 'backslashreplace').decode()
-
-
 def _slim(region: object) -> object:
     """Without what is not read, such as the bytes of the image."""
     return {key: region[key] for key in _READ if key in region} if isinstance(region, dict) else region
 
 
-def locate_images(images: Iterable[tuple[str, tuple[int, int, int]]],
-                  wanted: dict[str, object]) -> dict[str, dict[int, tuple[int, int, int]]]:
-    """Where the images of ``wanted`` ids lie: id -> frame -> (number of the tar, offset, size). Stills are frame 0."""
-    places: dict[str, dict[int, tuple[int, int, int]]] = {}
+def locate_images(images: Iterable[tuple[str, Place]], wanted: Container[str]
+                  ) -> tuple[dict[str, dict[int, Place]], dict[str, list[Place]]]:
+    """Where the images of ``wanted`` ids lie: id -> frame -> place, stills being frame 0; and where an id or frame is
+    there more than once, id -> places."""
+    places: dict[str, dict[int, Place]] = {}
+    repeated: dict[str, list[Place]] = {}
     for image_id, place in images:
         frame = '0'
         if image_id not in wanted:
             image_id, _, frame = image_id.rpartition('.')
         if image_id in wanted and re.fullmatch('[0-9]{1,9}', frame):
-            places.setdefault(image_id, {})[int(frame)] = place
-    return places
+            first = places.setdefault(image_id, {}).setdefault(int(frame), place)
+            if first != place:
+                repeated.setdefault(image_id, [first]).append(place)
+    return places, repeated
 
 
-def region_row(region: Any, frames: dict[int, tuple[int, int, int]]) -> dict[str, Any]:
+def region_row(region: Any, frames: dict[int, Place]) -> dict[str, Any]:
     """The columns that one region gives, from the first of its image's frames that has a mask.
 
     Raises:
         BadSample: it has no caption, no usable mask or no image.
     """
     caption = region.get('caption') if isinstance(region, dict) else None
+    if isinstance(region, RepeatedKeys):
+        raise BadSample(f'the region has the key {min(region.repeated)!r} twice')
     if not is_text(caption):
         raise BadSample('the region has no caption')
     if not frames:

@@ -1,5 +1,7 @@
 """The data sets of a config, by loader, without its runner, model or samplers."""
 
+import difflib
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,8 +71,46 @@ def _key(cfg: Config, name: str) -> str:
 
 
 def build_dataset(settings: Mapping) -> Dataset:
-    """One data set from its settings, by mmengine's registry; XTuner's is not asked."""
+    """One data set from its settings, by mmengine's registry; XTuner's is not asked.
+
+    Raises:
+        ValueError: ``type`` is missing or names no data set, or an argument is not one of its own.
+    """
+    kind = data_set_type(settings)
+    known = _arguments(kind)
+    for key in settings if known else ():
+        if key not in known and key not in ('type', '_scope_'):
+            nearest = difflib.get_close_matches(key, known, 1)
+            raise ValueError(f'{kind.__name__} has no argument {key!r}'
+                             f'{f"; did you mean {nearest[0]}?" if nearest else ""}')
     return DATASETS.build(settings)
+
+
+def _arguments(kind: type) -> set[str]:
+    """Names of the arguments of a class and, where it hands the rest on, of its bases; empty if anything goes."""
+    known: set[str] = set()
+    for each in kind.__mro__:
+        if '__init__' not in vars(each):
+            continue
+        parameters = list(inspect.signature(vars(each)['__init__']).parameters.values())[1:]
+        known |= {one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+        if not any(one.kind == one.VAR_KEYWORD for one in parameters):
+            return known
+    return set()
+
+
+def data_set_type(settings: Mapping) -> type[Dataset]:
+    """The class of a data set from its settings. Raises ``ValueError`` that says what to do."""
+    named = settings.get('type')
+    try:
+        kind = DATASETS.get(named) if isinstance(named, str) else named
+    except (ImportError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f'type={named!r} of a data set cannot be imported: {error}') from error
+    if not inspect.isclass(kind) or not issubclass(kind, Dataset):
+        known = difflib.get_close_matches(str(named), DATASETS.module_dict, 1)
+        raise ValueError(f'type={named!r} is no data set{f" (did you mean {known[0]}?)" if known else ""}: give the '
+                         'class itself, its registered name or its full dotted path')
+    return kind
 
 
 def _at(cfg: Config, key: str) -> Any:

@@ -6,7 +6,7 @@ touches. A column is one Arrow array: mapped from a file it costs no private mem
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 _TYPES = {int: pa.int64(), float: pa.float32(), str: pa.large_string()}
 _PIECE = 10_000  # rows
 _KINDS = {kind: name for name, kind in _TYPES.items()}
+_HELD = {int: 'whole numbers of 64 bits', float: 'numbers', str: 'texts in UTF-8'}
 
 
 class Strings:
@@ -30,6 +31,10 @@ class Strings:
 
     def __getitem__(self, row: int) -> str:
         return self.values[int(row)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _PIECE):
+            yield from self.values[start:start + _PIECE].to_pylist()
 
     def buffers(self) -> tuple[np.ndarray, np.ndarray]:
         """The lengths of the texts in bytes, (n,) int64, and all texts in UTF-8 one after the other, uint8."""
@@ -45,7 +50,8 @@ class Table:
     Columns of numbers are read-only arrays (int64, float32), columns of texts are ``Strings``.
 
     Args:
-        values: Arrow table with columns of int64, float32 or large_string and without missing values.
+        values: Arrow table with columns of int64, float32 or large_string, and in what is read of it without missing
+            values.
         file: where it is mapped from; such a table is pickled as the file's name alone.
     """
 
@@ -58,11 +64,16 @@ class Table:
 
     @classmethod
     def of(cls, **columns) -> 'Table':
-        """A table of the given arrays or lists; numbers become int64 or float32."""
+        """A table of the given arrays or lists; numbers become int64 or float32.
+
+        In a list that has a text, what is none or cannot be stored as UTF-8 is missing (None); in other lists, what is
+        no number of its column. The data set leaves such rows out of its samples and writes them down.
+        """
         arrays = {}
         for name, values in columns.items():
             if not isinstance(values, (pa.Array, pa.ChunkedArray)):
-                values = _texts(values) if len(values) and isinstance(values[0], str) else pa.array(values)
+                numeric = isinstance(values, np.ndarray) or not any(isinstance(value, str) for value in values)
+                values = _numbers(values) if numeric else _texts(values)
             kind = str if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) else \
                 float if pa.types.is_floating(values.type) else int
             arrays[name] = values.cast(_TYPES[kind])
@@ -109,6 +120,12 @@ class Table:
         """The first ``count`` rows."""
         return Table(self.values.slice(0, count))
 
+    def without(self, rows: Collection[int]) -> 'Table':
+        """All but some rows."""
+        kept = np.ones(len(self), bool)
+        kept[list(rows)] = False
+        return Table(self.values.filter(pa.array(kept))) if rows else self
+
     def __reduce__(self):
         return (Table.open, (self.file,)) if self.file else (Table, (self.values,))
 
@@ -132,15 +149,27 @@ class TableBuilder:
         return self._rows
 
     def append(self, **row: Any) -> None:
-        """Add one row; it must name every column."""
+        """Add one row; it must name every column. Raises ``ValueError`` for a value that its column cannot hold."""
         if row.keys() != self.kinds.keys():
             raise ValueError(f'a row has the columns {sorted(row)}, the table {sorted(self.kinds)}')
-        for name, value in row.items():
-            if name in self._texts:
-                self._texts[name] += value.encode('utf-8')
-                value = len(self._texts[name])
-            self._values[name].append(value)
+        try:
+            for name, value in row.items():
+                if name in self._texts:
+                    self._texts[name] += value.encode('utf-8')
+                    value = len(self._texts[name])
+                self._values[name].append(value)
+        except (TypeError, OverflowError, AttributeError, UnicodeEncodeError) as error:
+            self._cut()
+            raise ValueError(f'{value!r} cannot stand in the column {name} of an index, which holds '
+                             f'{_HELD[self.kinds[name]]}') from error
         self._rows += 1
+
+    def _cut(self) -> None:
+        """Take back a row that was added in part."""
+        for name, values in self._values.items():
+            del values[self._rows + (name in self._texts):]
+        for name, texts in self._texts.items():
+            del texts[self._values[name][-1]:]
 
     def extend(self, table: Table) -> None:
         """Add the rows of a table with the same columns."""
@@ -164,10 +193,44 @@ class TableBuilder:
         return Table(pa.table(columns))
 
 
-def _texts(values: Sequence[str]) -> pa.LargeStringArray:
+def _texts(values: Sequence) -> pa.LargeStringArray:
     """A list as an array; in pieces, since Arrow takes three times the room for one long list."""
-    pieces = (pa.array(values[start:start + _PIECE], _TYPES[str]) for start in range(0, len(values), _PIECE))
-    return Table.concatenate(Table(pa.table([piece], ['text'])) for piece in pieces)['text'].values
+    missing = np.zeros(len(values), bool)
+
+    def pieces() -> Iterator[Table]:
+        for start in range(0, len(values), _PIECE):
+            piece = values[start:start + _PIECE]
+            try:
+                texts = pa.array(piece, _TYPES[str])
+            except (pa.ArrowException, UnicodeError):
+                texts = pa.array([_stored(each) for each in piece], _TYPES[str])
+            missing[start:start + len(piece)] = texts.is_null()
+            yield Table(pa.table([texts.fill_null('')], ['text']))
+
+    whole = Table.concatenate(pieces())['text'].values
+    if not missing.any():
+        return whole
+    return pa.Array.from_buffers(_TYPES[str], len(whole), [pa.array(~missing).buffers()[1], *whole.buffers()[1:]])
+
+
+def _stored(value: object) -> str | None:
+    try:
+        return value if isinstance(value, str) and value.encode('utf-8') is not None else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _numbers(values: Sequence) -> pa.Array:
+    """A list of numbers as an array. What is none, or a whole number of more than 64 bits, is missing."""
+    try:
+        numbers = pa.array(values)
+        if pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type) or pa.types.is_boolean(numbers.type):
+            return numbers
+    except (pa.ArrowException, OverflowError):
+        pass
+    kind = float if any(isinstance(value, float) for value in values) else int
+    return pa.array([value if isinstance(value, (int, kind)) and abs(value) < 2**63 else None for value in values],
+                    _TYPES[kind])
 
 
 def digest(tables: dict[str, Table]) -> str:

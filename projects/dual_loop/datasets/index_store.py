@@ -23,11 +23,14 @@ from .index import Table, digest
 INDEX_DIR = 'work_dirs/indexes'
 #: Overrules the argument ``index_dir`` of every data set, for example with a fast local disk.
 VARIABLE = 'DUAL_LOOP_INDEX_DIR'
-# Of the code that every index is made with: this module, index, indexed, parallel, masks, images and quarantine. A new
-# number makes all indexes anew; give one when a change there changes what indexes hold. A data set's own code need not
-# be counted: its files are part of the fingerprint of its indexes.
-_VERSION = 1
+# Of the code that every index is made with: this module, index, indexed, row_checks, exclusion, texts, json_files,
+# parallel, lengths, masks, images and quarantine. A new number makes all indexes anew; give one when a change there
+# changes what indexes hold. A data set's own code need not be counted: its files are part of the fingerprint of its
+# indexes.
+_VERSION = 2
 _STATE = 'index.json'
+_OF_OTHER_SYSTEMS = {'thumbs.db', 'ehthumbs.db', 'desktop.ini', '__macosx', '@eadir', '$recycle.bin',
+                     'system volume information', 'lost+found'}
 
 
 @dataclass(frozen=True)
@@ -91,20 +94,28 @@ def load_or_build(name: str, source: IndexSource, build: Callable[[], dict[str, 
 def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
     """Every directory below ``root`` in order: its path, the sorted names of its files, its number of entries.
 
-    Symbolic links are followed, but no directory is entered twice.
+    Symbolic links are followed, but no directory is entered twice. What other systems leave in folders, and what is
+    hidden, counts as an entry and is otherwise passed over, see ``is_hidden``.
 
     Raises:
         PermissionError: a directory cannot be listed.
     """
     def refuse(error: OSError) -> None:
-        raise unreadable(error)
+        raise unreadable(error) if isinstance(error, PermissionError) else error
 
     entered: set[tuple[int, int]] = set()
     _is_new(str(root), entered)
     for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
         count = len(folders) + len(files)
-        folders[:] = sorted(each for each in folders if _is_new(os.path.join(folder, each), entered))
-        yield folder, sorted(files), count
+        folders[:] = sorted(each for each in folders
+                            if not is_hidden(each) and _is_new(os.path.join(folder, each), entered))
+        yield folder, sorted(each for each in files if not is_hidden(each)), count
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data: its name begins with a dot (``.DS_Store``, ``._sa_1.json``, a
+    trash) or is one that other systems give (``Thumbs.db``, ``__MACOSX``)."""
+    return name.startswith('.') or name.lower() in _OF_OTHER_SYSTEMS
 
 
 def unreadable(error: OSError) -> OSError:
@@ -113,7 +124,11 @@ def unreadable(error: OSError) -> OSError:
 
 
 def find_files(root: Path, pattern: str) -> list[str]:
-    """Paths of the files below ``root`` (symbolic links included) whose name fits ``pattern``: relative, sorted."""
+    """Paths of the files below ``root`` (symbolic links included) whose name fits ``pattern``: relative, sorted.
+
+    Hidden files (``is_hidden``) are none. A name that is not UTF-8 is among them and cannot stand in an index: a data
+    set calls its method ``find_files``, which writes such files down.
+    """
     found = []
     for folder, names, _ in walk(root):
         prefix = '' if folder == str(root) else f'{os.path.relpath(folder, root)}/'

@@ -19,11 +19,15 @@ from llava_sam2.randomness import seed_for
 
 from .callables import build
 from .construction import CompletedAfterInit, SetOnCompletion
+from .exclusion import COCO_NUMBER, REMEDY, Spec, coco_file_number, excluded_ids, exclusion, exclusion_source, names_of
 from .index import Table, TableBuilder
-from .index_store import IndexSource, StoredIndex, load_or_build, unreadable
+from .index_store import IndexSource, StoredIndex, find_files, load_or_build, unreadable
 from .quarantine import BadSample, Quarantine
+from .row_checks import describe, may_name, repeated_rows, require_values, unusable_rows
+from .texts import is_utf8
 
 # Their code belongs to every index, so the version of the format stands for it (``index_store``).
+_PROBED = 1000
 _SHARED = {f'{__package__}.{name}' for name in ('base', 'construction', 'indexed')}
 
 
@@ -43,6 +47,9 @@ class IndexedDataset(CompletedAfterInit, Dataset):
     #: files changes, the index is made anew.
     index_code: tuple[Callable | ModuleType, ...] = ()
 
+    #: Whether the way the index is made rules out that two rows have one ``sample_id``; else all are compared.
+    ids_are_unique = False
+
     #: Name of the data set in samples, logs and files.
     source: str = SetOnCompletion()
     #: The bad samples.
@@ -55,7 +62,8 @@ class IndexedDataset(CompletedAfterInit, Dataset):
     index_digest: str = SetOnCompletion()
 
     def __init__(self, data_root: str | Path, repeats: float, max_samples: int | None, optional: bool, seed: int,
-                 prepare: Callable | dict | None, name: str | None, index_dir: str | Path):
+                 prepare: Callable | dict | None, name: str | None, index_dir: str | Path,
+                 exclude_image_ids: Spec | None = None):
         if not (math.isfinite(repeats) and repeats > 0):
             raise ValueError(f'repeats must be a number above 0, got {repeats}')
         if max_samples is not None and max_samples < 1:
@@ -67,6 +75,7 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         self.seed = seed
         self._name = name
         self.index_dir = index_dir
+        self.exclude_image_ids = None if exclude_image_ids is None else exclusion(exclude_image_ids)
         if prepare is not None:
             build(prepare)
 
@@ -100,6 +109,10 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         """The image file of one row (or the file that holds the image)."""
         raise NotImplementedError
 
+    def picture_names(self, row: int) -> set[int | str]:
+        """What ``exclude_image_ids`` may call the picture of a row: names without suffix, numbers of COCO."""
+        return names_of(self.path(row))
+
     def load(self, row: int, index: int) -> dict[str, Any]:
         """The sample of ``row``, which position ``index`` shows. Raises ``BadSample``."""
         raise NotImplementedError
@@ -116,6 +129,20 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         except PermissionError as error:
             raise unreadable(error) from error
         return path
+
+    def find_files(self, pattern: str, folder: str = '') -> list[str]:
+        """Paths of the files whose name fits ``pattern``, at any depth below a folder of ``data_root``: relative to the
+        folder, sorted. Hidden files are none. One whose name is not UTF-8 is a bad sample.
+
+        Raises:
+            MissingData: there is no such folder.
+        """
+        root = self.require(self.data_root / folder, 'data_root', f'Put the files {pattern} there')
+        found = find_files(root, pattern)
+        unusable = [] if is_utf8('/'.join(found)) else [name for name in found if not is_utf8(name)]
+        for name in unusable:
+            self.quarantine.note(name, root / name, 'its name is not UTF-8: rename the file')
+        return [name for name in found if name not in unusable] if unusable else found
 
     def full(self, builder) -> bool:
         """Whether the index already holds ``max_samples`` rows, so that reading may end."""
@@ -172,24 +199,31 @@ class IndexedDataset(CompletedAfterInit, Dataset):
 
     def _complete(self) -> None:
         self.source = self._name or self.default_name()
-        self.quarantine = Quarantine(self.source)
+        self.quarantine = Quarantine(self.source, root=self.data_root)
         stored = self._open_index()
         self.tables = stored.tables
         self.index = stored.tables['samples']
         self.index_digest = stored.digest
+        self._count()
+        self._extra_rows = self._draw_extra_rows()
+
+    def _count(self) -> None:
+        """Stop if too many are bad. Nothing is stored then: a file may be repaired in a way that is not noticed."""
         self.quarantine.num_samples = len(self.index) + self.quarantine.count
         self.quarantine.check()
-        self._extra_rows = self._draw_extra_rows()
 
     def _open_index(self) -> StoredIndex:
         try:
             source = self.index_source()
+            excluded = IndexSource() if self.exclude_image_ids is None else exclusion_source(self.exclude_image_ids)
             identity = dict(max_samples=self.max_samples, code=self._code())
-            source = replace(source, arguments=source.arguments | identity)
+            source = replace(source, files=[*source.files, *excluded.files],
+                             arguments=source.arguments | excluded.arguments | identity)
             stored = load_or_build(self.source, source, self._build_index, self.index_dir)
             if not len(stored.tables['samples']):
-                raise MissingData(f'{type(self).__name__} found no samples in {self.data_root}: check data_root, or '
-                                  'set optional=True to go on without this data set')
+                raise MissingData(f'{type(self).__name__} found no samples in {self.data_root}: check data_root'
+                                  f'{" and exclude_image_ids" if self.exclude_image_ids else ""}, or set optional=True '
+                                  'to go on without this data set')
         except MissingData as error:
             if not self._optional:
                 raise
@@ -209,10 +243,60 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         return sha256(b''.join(file.read_bytes() for file in files)).hexdigest() + cls.__qualname__
 
     def _build_index(self) -> dict[str, Table]:
-        tables = self.build_index()
+        self.tables = self.build_index()
+        require_values({name: table for name, table in self.tables.items() if name != 'samples'})
+        samples = self.tables['samples']
+        unusable = unusable_rows(samples)
+        for row, reason in unusable.items():
+            self.quarantine.note(describe(samples, row), self.data_root, reason)
+        self._keep(samples.without(unusable))
+        self._keep(self.index.without(self._excluded_rows()))
+        rows = range(0 if self.ids_are_unique else len(self.index))
+        repeated = repeated_rows(map(self.sample_id, rows), len(rows))
+        for row, first in repeated.items():
+            self.quarantine.note(f'{self.sample_id(row)} again (row {row})', self.path(row),
+                                 f'row {first} has that name already, for {self.path(first)}')
+        self._keep(self.index.without(repeated))
         if self.max_samples is not None:
-            tables['samples'] = tables['samples'].head(self.max_samples)
+            self._keep(self.index.head(self.max_samples))
+        self._count()
         problems = TableBuilder(sample_id=str, path=str, reason=str)
         for entry in self.quarantine.entries:
             problems.append(**{name: entry[name] for name in problems.kinds})
-        return tables | dict(problems=problems.build())
+        tables = self.tables | dict(problems=problems.build())
+        del self.tables, self.index  # the stored ones take their place
+        return tables
+
+    def _keep(self, samples: Table) -> None:
+        """The samples so far, of which ``sample_id`` and ``path`` can be asked."""
+        self.tables, self.index = self.tables | dict(samples=samples), samples
+
+    def _excluded_rows(self) -> list[int]:
+        """Rows whose picture ``exclude_image_ids`` names. Without that argument pictures of COCO are refused.
+
+        Raises:
+            ValueError: there is such a picture.
+        """
+        if type(self).path is IndexedDataset.path:
+            return []  # without files of pictures, or without samples
+        if self.exclude_image_ids is None:
+            # Most data sets have no text in which COCO's numbers stand; of these a look at some rows is enough.
+            rows = self._rows_of_pictures()[0] if may_name(self.tables.values(), COCO_NUMBER) else \
+                np.arange(0, len(self.index), max(1, len(self.index) // _PROBED))
+            for row in rows.tolist():
+                if coco_file_number(self.path(row).name) is not None:
+                    raise ValueError(f'{self.source} shows pictures of COCO ({self.path(row)}), of which RefCOCO holds '
+                                     f'some out for evaluation: {REMEDY}')
+            return []
+        excluded = excluded_ids(self.exclude_image_ids)
+        if not excluded:
+            return []
+        rows, picture = self._rows_of_pictures()
+        is_out = [not excluded.isdisjoint(self.picture_names(row)) for row in rows.tolist()]
+        return np.flatnonzero(np.array(is_out, bool)[picture]).tolist()
+
+    def _rows_of_pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """One row of each picture, and for each row the number of its picture among these."""
+        if 'image' not in self.index:
+            return np.arange(len(self.index)), np.arange(len(self.index))
+        return np.unique(self.index['image'], return_index=True, return_inverse=True)[1:]

@@ -13,13 +13,14 @@ _SHARE_WITHOUT_BOX = 0.1
 _SHARE_OF_BOX = 0.7
 _WORDS_TO_TOKENS = 1.5
 _CHUNK = 10_000
+_LARGEST = 2**53  # pixels; more is damage
 
 
 def numbers_or_nan(values: object, count: int) -> list[float]:
     """``count`` numbers from an annotation, NaN where there is none: boxes and areas only estimate lengths here."""
     if not isinstance(values, list) or len(values) != count:
         return [math.nan] * count
-    return [value if isinstance(value, (int, float)) else math.nan for value in values]
+    return [value if isinstance(value, (int, float)) and -_LARGEST < value < _LARGEST else math.nan for value in values]
 
 
 def region_token_estimate(box_width: np.ndarray, box_height: np.ndarray, area: np.ndarray, image_width: np.ndarray,

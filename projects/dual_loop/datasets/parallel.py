@@ -1,13 +1,13 @@
 """One function over many items in several processes, results in order."""
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from tqdm import tqdm
+
+from dual_loop.process_pool import process_pool
 
 _MOST_WORKERS = 16  # more wait for the disk
 
@@ -32,11 +32,7 @@ def map_in_order(function: Callable[[Any], Any], items: Sequence, description: s
                 yield function(item)
                 bar.update()
             return
-        # Started by fork, like the workers of a data loader: the others would import the caller's main module again.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('fork'))
-        try:
+        with process_pool(workers) as pool:
             for result in pool.map(function, items, chunksize=max(1, min(64, len(items) // (8 * workers)))):
                 yield result
                 bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from llava_sam2.paths import writing
 
+from .texts import printable
+
 FILE_NAME = 'bad_samples.jsonl'
 MAX_SHARE = 0.01
 MIN_ALLOWED = 10
@@ -41,17 +43,19 @@ class Quarantine:
     """The bad samples of one data set.
 
     A sample counts once, however often it is met. Training stops when more than ``max(10, 1 % of num_samples)``
-    distinct samples are bad, or when 100 attempts in a row fail in one process. Once ``attach`` has named a file, the
-    count is that of the file, which all workers and ranks share, so the limit holds for them together and over a
-    resume. Whoever repairs the data deletes the file.
+    distinct samples or all of them are bad, or when 100 attempts in a row fail in one process. Once ``attach`` has
+    named a file, the count is that of the file, which all workers and ranks share, so the limit holds for them together
+    and over a resume. Whoever repairs the data deletes the file.
 
     Args:
         source: name of the data set, as in the field ``source`` of its samples.
         num_samples: number of its distinct samples; set once the index is known.
+        root: its folder.
     """
 
-    def __init__(self, source: str, num_samples: int = 0):
+    def __init__(self, source: str, num_samples: int = 0, root: Path | None = None):
         self.source = source
+        self.root = root
         self.num_samples = num_samples
         self.file: Path | None = None
         self.in_a_row = 0
@@ -91,9 +95,10 @@ class Quarantine:
 
     def note(self, sample_id: str, path: str | Path, reason: str) -> None:
         """Write down one bad sample. While an index is made, when the limit is not known yet; else ``record``."""
+        sample_id, path, reason = (printable(each) for each in (sample_id, path, reason))
         if sample_id in self._entries:
             return
-        self._entries[sample_id] = dict(source=self.source, sample_id=sample_id, path=str(path), reason=reason)
+        self._entries[sample_id] = dict(source=self.source, sample_id=sample_id, path=path, reason=reason)
         if len(self._entries) <= MAX_LOGGED:
             print_log(f'bad sample {sample_id} of {self.source} is not used: {reason} ({path})', 'current',
                       logging.WARNING)
@@ -114,17 +119,20 @@ class Quarantine:
         self.check()
 
     def check(self) -> None:
-        """Raise ``TooManyBadSamples`` when more distinct samples are bad than the share that may be."""
+        """Raise ``TooManyBadSamples`` when more distinct samples are bad than the share that may be, or all are."""
         allowed = max(MIN_ALLOWED, MAX_SHARE * self.num_samples)
-        if len(self._entries) > allowed:
-            last = next(reversed(self._entries.values()))
+        count = len(self._entries)
+        if count > allowed or 0 < self.num_samples <= count:
+            first = next(iter(self._entries.values()))
+            limit = f'more than the {allowed:.0f} that may be' if count > allowed else 'so that nothing is left'
             raise TooManyBadSamples(
-                f'{len(self._entries)} of {self.num_samples} samples of {self.source} are bad, more than the '
-                f'{allowed:.0f} that may be; the last one is {last["path"]}: {last["reason"]}. {self._remedy()}')
+                f'{count} of {self.num_samples} samples of {self.source} are bad, {limit}; the first one is '
+                f'{first["sample_id"]}, {first["path"]}: {first["reason"]}. {self._remedy()}')
 
     def _remedy(self) -> str:
-        listed = 'Set a work_dir to get a list of them' if self.file is None else f'They are listed in {self.file}'
-        return f'{listed}; repair or remove these files, delete the list and start again.'
+        if self.file is None:
+            return f'The log names up to {MAX_LOGGED} of them; repair or remove these files and start again.'
+        return f'They are listed in {self.file}; repair or remove these files, delete the list and start again.'
 
     def _exchange(self) -> None:
         """Read what others appended, then append what they have not, in one piece.
@@ -175,6 +183,15 @@ def quarantines(dataset: Dataset) -> Iterator[Quarantine]:
 
 
 def set_work_dir(dataset: Dataset, work_dir: str | Path) -> None:
-    """Send the bad samples of ``dataset`` to ``work_dir``/bad_samples.jsonl. Call it before the first batch."""
+    """Send the bad samples of ``dataset`` to ``work_dir``/bad_samples.jsonl. Call it before the first batch.
+
+    Raises:
+        ValueError: parts of it have one name and different folders, so that samples of one would be taken for those of
+            the other.
+    """
+    roots: dict[str, Path | None] = {}
     for quarantine in quarantines(dataset):
+        if roots.setdefault(quarantine.source, quarantine.root) != quarantine.root:
+            raise ValueError(f'the data in {roots[quarantine.source]} and {quarantine.root} have the name '
+                             f'{quarantine.source!r} in one loader: give one of the data sets another name=...')
         quarantine.attach(Path(work_dir) / FILE_NAME)

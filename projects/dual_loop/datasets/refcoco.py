@@ -1,29 +1,22 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: short human sentences that name one object of a COCO picture."""
 
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from mmengine.registry import DATASETS
 
 from .base import GroundedDataset
+from .exclusion import REMEDY, Spec, coco_file_number, excluded_ids
 from .index import Table, TableBuilder
 from .index_store import IndexSource
+from .instances import Instances
 from .lengths import numbers_or_nan
 from .masks import decode_segmentation
 from .plain_pickle import load_plain_pickle
-from .refs import (
-    VARIANTS,
-    excluded_ids,
-    exclusion,
-    exclusion_source,
-    held_out_image_ids,
-    is_text,
-    load_instances,
-    load_refs,
-    refs_files,
-)
+from .quarantine import BadSample
+from .refs import VARIANTS, has_fields, held_out_image_ids, load_instances, read_refs, refs_files
+from .texts import is_text, printable
 
 IMAGE_FOLDER = 'coco2014/train2014'
 
@@ -42,8 +35,8 @@ class RefCOCODataset(GroundedDataset):
         split: 'train', 'val', 'testA', 'testB', or 'test' for refcocog.
         split_by: partition, 'unc' or 'google'; for refcocog 'umd' or 'google'.
         exclude_image_ids: COCO ids of images to leave out, or ``dict(type=held_out_image_ids, data_root=...)``. By
-            default 'train' leaves out what any variant and partition below ``data_root`` holds out, and other splits
-            nothing; ``()`` leaves out nothing.
+            default 'train' leaves out what any variant and partition below ``data_root`` holds out (if that is nothing,
+            pictures of COCO are refused), and other splits nothing; ``()`` leaves out nothing.
         **common: see ``GroundedDataset``.
 
     Raises:
@@ -52,10 +45,11 @@ class RefCOCODataset(GroundedDataset):
 
     licence = 'RefCOCO, RefCOCO+, RefCOCOg on COCO 2014: annotations CC BY 4.0, pictures under their Flickr terms'
     obtain = '2014 training images: https://cocodataset.org/#download; annotations: https://github.com/lichengunc/refer'
-    index_code = (load_refs, load_plain_pickle)
+    index_code = (read_refs, load_plain_pickle, Instances)
+    ids_are_unique = True
 
     def __init__(self, data_root: str | Path, dataset: str = 'refcoco', split: str = 'train', split_by: str = 'unc',
-                 exclude_image_ids: Iterable[int] | Callable | dict | None = None, **common):
+                 exclude_image_ids: Spec | None = None, **common):
         if dataset not in VARIANTS:
             raise ValueError(f'dataset must be one of {", ".join(VARIANTS)}, got {dataset!r}')
         if split == 'test' and dataset != 'refcocog':
@@ -63,13 +57,13 @@ class RefCOCODataset(GroundedDataset):
         if split == 'test' and split_by == 'google':
             raise ValueError("the partition 'google' of refcocog has no split 'test', and its val shows images of its "
                              "train: use split_by='umd', which published figures are for")
+        self._leaves_out_by_default = exclude_image_ids is None and split == 'train'
         if exclude_image_ids is None:
             exclude_image_ids = dict(type=held_out_image_ids, data_root=data_root) if split == 'train' else ()
         self.dataset = dataset
         self.split = split
         self.split_by = split_by
-        self.exclude_image_ids = exclusion(exclude_image_ids)
-        super().__init__(data_root, **common)
+        super().__init__(data_root, exclude_image_ids=exclude_image_ids, **common)
 
     def default_name(self) -> str:
         return self.dataset
@@ -80,47 +74,62 @@ class RefCOCODataset(GroundedDataset):
                      f'Set split_by to one of {self._partitions(root)}')
         self.require(self._instances_file, 'data_root and dataset', 'Download it')
         self.require(root / IMAGE_FOLDER, 'data_root and dataset', 'Put or link the COCO 2014 training images there')
-        excluded = exclusion_source(self.exclude_image_ids)
-        return IndexSource(files=[self._refs_file, self._instances_file, *excluded.files],
-                           arguments=dict(split=self.split) | excluded.arguments)
+        return IndexSource(files=[self._refs_file, self._instances_file], arguments=dict(split=self.split))
 
     def build_index(self) -> dict[str, Table]:
-        refs = load_refs(self._refs_file)
+        refs, bad = read_refs(self._refs_file)
         splits = sorted({ref['split'] for ref in refs})
         if self.split not in splits:
             raise ValueError(f'{self._refs_file} has no split {self.split!r}, only {", ".join(splits)}')
+        for each in bad:
+            if each.split in (None, self.split):
+                self.quarantine.note(f'{self.dataset} entry {each.position}', self._refs_file, each.reason)
         excluded = excluded_ids(self.exclude_image_ids)
         refs = [ref for ref in refs if ref['split'] == self.split and ref['image_id'] not in excluded]
-        return self._tables(sorted(refs, key=lambda ref: ref['ref_id']))
+        return self._tables(sorted(refs, key=lambda ref: ref['ref_id']), refuse_coco=self._leaves_out_by_default
+                            and not excluded)
 
-    def _tables(self, refs: list[dict]) -> dict[str, Table]:
-        instances = load_instances(self._instances_file)
-        images = {image['id']: image for image in instances['images']}
-        annotations = {annotation['id']: annotation for annotation in instances['annotations']}
-        has_kind = any('kind' in sentence for ref in refs for sentence in ref['sentences'])
+    def _tables(self, refs: list[dict], refuse_coco: bool) -> dict[str, Table]:
+        instances = Instances(load_instances(self._instances_file))
+        has_kind = any(isinstance(each, dict) and 'kind' in each for ref in refs for each in ref['sentences'])
         builder = TableBuilder(image=int, object=int, ref=int, sentence=int, outline=int, caption=str,
                                box_width=float, box_height=float, area=float, image_width=float, image_height=float,
                                **(dict(kind=str) if has_kind else {}))
         outlines = TableBuilder(segmentation=str, file=str)
+        named: set[int] = set()
         for ref in refs:
             if self.full(builder):
                 break
-            annotation, image = annotations.get(ref['ann_id']), images.get(ref['image_id'])
-            problem = _problem(annotation, image)
-            if problem:
-                self.quarantine.note(f'{self.dataset}_{ref["ref_id"]}', self._instances_file,
-                                     f'annotation {ref["ann_id"]} or image {ref["image_id"]} {problem}')
+            name = f'{self.dataset}_{ref["ref_id"]}'
+            if ref['ref_id'] in named:
+                self.quarantine.note(f'{name} again', self._refs_file, 'a reference before it has that ref_id')
                 continue
+            named.add(ref['ref_id'])
+            try:
+                annotation, image = instances.join(ref['ann_id'], ref['image_id'])
+            except BadSample as error:
+                self.quarantine.note(name, self._instances_file, error.reason)
+                continue
+            if refuse_coco and coco_file_number(image['file_name']) is not None:
+                raise ValueError(f'{self._refs_file} holds out nothing and shows pictures of COCO '
+                                 f'({image["file_name"]}), of which RefCOCO holds some out: {REMEDY}')
             outlines.append(segmentation=json.dumps(annotation['segmentation']), file=image['file_name'])
             _, _, box_width, box_height = numbers_or_nan(annotation.get('bbox'), 4)
             area, image_width, image_height = numbers_or_nan(
                 [annotation.get('area'), image.get('width'), image.get('height')], 3)
-            for sentence in ref['sentences']:
-                if not is_text(sentence['sent']):
-                    sample = _sample_id(image['file_name'], ref['ref_id'], sentence['sent_id'])
-                    self.quarantine.note(sample, self._refs_file, 'the sentence is empty or no valid text')
+            said: set[int] = set()
+            for place, sentence in enumerate(ref['sentences']):
+                if not (has_fields(sentence, dict(sent_id=int)) and is_text(sentence.get('sent'))):
+                    sample = _sample_id(image['file_name'], ref['ref_id'], f'sentence{place}')
+                    self.quarantine.note(sample, self._refs_file, 'the sentence is empty or no valid text, or has no '
+                                                                  'usable sent_id')
                     continue
-                kind = dict(kind=str(sentence.get('kind', ''))) if has_kind else {}
+                if sentence['sent_id'] in said:
+                    self.quarantine.note(f'{_sample_id(image["file_name"], ref["ref_id"], sentence["sent_id"])} again',
+                                         self._refs_file, 'a sentence before it has that sent_id')
+                    continue
+                said.add(sentence['sent_id'])
+                kind = dict(kind=printable(sentence.get('kind', ''))) if has_kind else {}
                 builder.append(image=image['id'], object=annotation['id'], ref=ref['ref_id'],
                                sentence=sentence['sent_id'], outline=len(outlines) - 1,
                                caption=sentence['sent'].strip().lower(), box_width=box_width, box_height=box_height,
@@ -140,6 +149,9 @@ class RefCOCODataset(GroundedDataset):
         size = [self.index[side][row] for side in ('image_height', 'image_width')]
         return decode_segmentation(segmentation, height, width, self._instances_file, stated=size)
 
+    def picture_names(self, row: int) -> set[int | str]:
+        return {self.path(row).stem, int(self.index['image'][row])}
+
     def words(self, row: int) -> dict[str, str | None]:
         return super().words(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})
 
@@ -156,15 +168,5 @@ class RefCOCODataset(GroundedDataset):
         return ', '.join(map(repr, found)) or "those whose file you download ('unc', 'umd' or 'google')"
 
 
-def _problem(annotation: dict | None, image: dict | None) -> str | None:
-    """What is wrong with an entry of ``instances.json``, if something is."""
-    if annotation is None or image is None:
-        return 'is not listed'
-    name = image.get('file_name')
-    if not is_text(name) or name != Path(name).name:
-        return 'has no plain file_name'
-    return None if isinstance(annotation.get('segmentation'), (list, dict)) else 'has no segmentation'
-
-
-def _sample_id(file_name: str, ref_id: int, sentence_id: int) -> str:
+def _sample_id(file_name: str, ref_id: int, sentence_id: int | str) -> str:
     return f'{Path(file_name).stem}_{ref_id}_{sentence_id}'

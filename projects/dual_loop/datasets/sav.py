@@ -13,12 +13,12 @@ from llava_sam2.randomness import seed_for
 from . import sav_npz
 from .base import GroundedDataset
 from .index import Table, TableBuilder
-from .index_store import IndexSource, find_files
+from .index_store import IndexSource
 from .indexed import MissingData
 from .masks import decode_segmentation
 from .parallel import map_in_order
 from .quarantine import BadSample
-from .sav_masklets import FRAMES_PER_MASK, KINDS, from_text, pairs, read_masklets, to_text, visible_frames
+from .sav_masklets import FRAMES_PER_MASK, KINDS, code_at, from_text, pairs, read_masklets, to_text, visible_frames
 from .videos import read_frames
 
 _FILES_AT_ONCE = 16
@@ -56,6 +56,7 @@ class SAVPairDataset(GroundedDataset):
     licence = 'SA-V (Meta): CC BY 4.0'
     obtain = 'Videos and masklets: https://ai.meta.com/datasets/segment-anything-video'
     index_code = (read_masklets, sav_npz)
+    ids_are_unique = True
 
     def __init__(self, data_root: str | Path, layout: str | None = None, annotations: str = 'manual',
                  gap: Sequence[int] = (3, 24), **common):
@@ -79,8 +80,8 @@ class SAVPairDataset(GroundedDataset):
                            arguments=dict(layout=self.layout, annotations=self.annotations, gap=self.gap))
 
     def build_index(self) -> dict[str, Table]:
-        archives = [] if self.layout == 'release' else find_files(self.data_root, sav_npz.PATTERN)
-        annotated = [] if self.layout == 'npz' else find_files(self.data_root, 'sav_*.json')
+        archives = [] if self.layout == 'release' else self.find_files(sav_npz.PATTERN)
+        annotated = [] if self.layout == 'npz' else self.find_files('sav_*.json')
         if archives and annotated:
             raise ValueError(f"{self.data_root} holds both {sav_npz.PATTERN} and the SA-V release's sav_*.json: set "
                              "layout='npz' or layout='release', or data_root to a folder with one of them")
@@ -88,7 +89,7 @@ class SAVPairDataset(GroundedDataset):
             return dict(samples=Table.of(file=archives))
         endings = tuple(f'_{kind}.json' for kind in KINDS[self.annotations])
         files = [name for name in annotated if name.endswith(endings)]
-        if not files:
+        if not files and not self.quarantine.count:
             wanted = [f'sav_*{ending}' for ending in endings] if self.layout != 'npz' else []
             wanted += [sav_npz.PATTERN] if self.layout != 'release' else []
             remedy = f', but {annotated[0]}: set annotations to the kind that is there' if annotated else f'. {_REMEDY}'
@@ -96,7 +97,7 @@ class SAVPairDataset(GroundedDataset):
                               'or set optional=True to go on without this data set')
         items = [(self.data_root, files[first:first + _FILES_AT_ONCE], self.gap)
                  for first in range(0, len(files), _FILES_AT_ONCE)]
-        samples, listed = [], 0
+        samples, listed = [_samples_of((self.data_root, [], self.gap))[0]], 0
         for table, problems in map_in_order(_samples_of, items, f'index of {self.source}, {len(files)} files'):
             for problem in problems:
                 self.quarantine.note(*problem)
@@ -155,9 +156,11 @@ class SAVPairDataset(GroundedDataset):
         masklets = self._last_file[1]
         images = read_frames(video, [FRAMES_PER_MASK * frame for frame in pair])
         for frame, image in zip(pair, images):
-            if frame >= len(masklets) or number >= len(masklets[frame]) or not masklets[frame][number]:
+            is_there = frame < len(masklets) and number < len(masklets[frame])
+            code = code_at(masklets, frame, number, path) if is_there else None
+            if code is None:
                 raise BadSample(f'object {number} has gone from annotated frame {frame} since the index was made', path)
-            code, (height, width) = masklets[frame][number], image.shape[1:]
+            height, width = image.shape[1:]
             size = [height, width]
             if code['size'] != size:
                 raise BadSample(f'frames have the height and width {size}, their masks {code["size"]}', video)

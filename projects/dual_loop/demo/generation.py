@@ -2,11 +2,9 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tqdm import tqdm
 from dual_loop.demo.formats import SOURCES
 from dual_loop.demo.scene import sample_scene
 from dual_loop.demo.wording import description_of, refer
+from dual_loop.process_pool import process_pool
 from llava_sam2.claims import alone
 from llava_sam2.paths import resolve, writing
 
@@ -205,7 +204,7 @@ def _results(tasks: list[Task], workers: int) -> Iterator[list]:
     if workers == 1:
         yield from map(_write, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('fork')) as pool:
+    with process_pool(workers) as pool:
         yield from pool.map(_write, tasks)
 
 

@@ -36,6 +36,7 @@ def apply() -> None:
     register_deepspeed_names()
     start_single_deepspeed_process()
     leave_out_shared_memory_op()
+    keep_group_timeout()
     check_before_building()
 
 
@@ -168,6 +169,26 @@ def leave_out_shared_memory_op() -> None:
         ops.__compatible_ops__['deepspeed_shm_comm'] = False
 
 
+def keep_group_timeout() -> None:
+    """Give DeepSpeed's groups of ranks the time-out of the world's, ``env_cfg.dist_cfg.timeout``.
+
+    DeepSpeed 0.17.6 makes a group for ZeRO without one, and torch then takes 30 minutes (10 with NCCL), so that the
+    other ranks wait so long for one that is gone. Ends when DeepSpeed or torch hands the time-out on.
+    """
+    module = sys.modules.get('deepspeed.comm.torch')
+    if module is None or getattr(module.TorchBackend.new_group, 'keeps_timeout', False):
+        return
+
+    def new_group(self, ranks):
+        world = torch.distributed.distributed_c10d._get_default_group()
+        device = torch.device('cpu' if torch.distributed.get_backend() == 'gloo' else 'cuda')
+        timeout = world._get_backend(device).options._timeout
+        return torch.distributed.new_group(ranks, timeout=timeout)
+
+    new_group.keeps_timeout = True
+    module.TorchBackend.new_group = new_group
+
+
 def _free_port() -> str:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -190,10 +211,14 @@ def check_before_building() -> None:
 
         def from_cfg(cls, cfg, original=original):
             if _imports_this_package(cfg):
+                from dual_loop.stop import end_with_launcher, interrupt_from_now_on
+
                 from .config_check import check_config_keys
                 from .data_order import without_leftovers
                 from .ownership import own_work_dir
                 from .settings_check import check_start
+                end_with_launcher()
+                interrupt_from_now_on()  # what is built from here on starts processes and holds locks
                 check_config_keys(cfg)
                 check_start(cfg)
                 own_work_dir(cfg)

@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, Sampler
 
+from dual_loop.datasets.workers import AwaitedLoader
+
 # Arguments of samplers. Where a config puts another sampler's type into the dict of the first, those of the first stay.
 _GROUPING = {'length_property', 'mega_batch_mult', 'per_device_batch_size'}  # of no meaning to one that does not group
 _ALWAYS = {'shuffle', 'round_up'}  # a sampler without the argument does it
@@ -54,7 +56,7 @@ class ResumableBatchSampler(BatchSampler):
             yield batch
 
 
-def endless_batches(dataloader: DataLoader, position: int) -> Iterator[Any]:
+def endless_batches(dataloader: DataLoader | AwaitedLoader, position: int) -> Iterator[Any]:
     """Collated batches of a loader with a :class:`ResumableBatchSampler`, from the ``position``-th on, without end."""
     order = dataloader.batch_sampler
     while True:
@@ -62,13 +64,6 @@ def endless_batches(dataloader: DataLoader, position: int) -> Iterator[Any]:
         for batch in dataloader:
             position += 1
             yield batch
-
-
-def end_workers(dataloader: DataLoader) -> None:
-    """End persistent workers at once; when the process exits, torch would wait five seconds for each of them."""
-    if dataloader._iterator is not None:
-        dataloader._iterator._shutdown_workers()
-        dataloader._iterator = None
 
 
 def build_dataloader(runner, dataloader: DataLoader | dict, accumulative_counts: int) -> DataLoader:

@@ -1,11 +1,13 @@
 """The training loop: one iteration is one optimizer step over all loops of the model."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
+from typing import NoReturn
 
 import torch
-from mmengine.dist import all_gather_object, get_rank
+from mmengine.dist import all_gather_object, barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import LOOPS
@@ -14,14 +16,16 @@ from torch.utils.data import DataLoader
 
 from dual_loop.datasets.mix import source_table
 from dual_loop.datasets.quarantine import set_work_dir
+from dual_loop.datasets.shared_memory import check_shared_memory
+from dual_loop.datasets.workers import LOADER_TIMEOUT, AwaitedLoader
 from dual_loop.loop_names import loader_key, loop_title
 from dual_loop.models.loop import Loop, as_numbers
-from dual_loop.stop import EXIT_STATUS, StopAgreed, StopRequested, StopSignal, shield_workers
+from dual_loop.stop import EXIT_STATUS, StopAgreed, StopSignal, is_lost_rank
 from llava_sam2.randomness import seed_for
 from llava_sam2.trainable import rarely_reached
 
 from .config_check import check_config_keys
-from .data_order import build_dataloader, end_workers, endless_batches
+from .data_order import build_dataloader, endless_batches
 from .flat import PARAMETER_GROUPS, FlatLayout, all_reduce_mean_, groups_of_loops
 from .gradient_watch import GradientWatch
 from .ownership import owning
@@ -44,8 +48,9 @@ class DualLoopTrainLoop(BaseLoop):
     the optimizer as the gradient of a surrogate loss through the wrapped model
     (docs/decisions.md, "Surgery acts on averaged gradients").
 
-    A resumed run continues exactly: what a step reads and draws depends on its number alone. SIGTERM abandons the
-    running step, saves the state after the last finished one and ends the process with status 143.
+    A resumed run continues exactly: what a step reads and draws depends on its number alone. SIGTERM or Ctrl-C abandons
+    the running step, saves the state after the last finished one and ends the process with status 143. So does a loader
+    that gives no batch any more, but with status 1.
 
     Args:
         runner: the mmengine runner.
@@ -59,6 +64,7 @@ class DualLoopTrainLoop(BaseLoop):
         preview_interval: every so many steps, the first and the last included, loops keep what the pictures need.
         val_interval: every so many steps run the validation loop of the config; 0 never does.
         max_skipped_steps: abort after so many steps in a row without a finite gradient.
+        loader_timeout: seconds to wait for a batch of any loader, the validation's too; 0 for no limit.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class DualLoopTrainLoop(BaseLoop):
         preview_interval: int = 50,
         val_interval: int = 0,
         max_skipped_steps: int = 10,
+        loader_timeout: float = LOADER_TIMEOUT,
     ):
         check_config_keys(runner.cfg)
         if max_steps is None:
@@ -95,7 +102,6 @@ class DualLoopTrainLoop(BaseLoop):
                                     for name, loader in further.items()}
         for loader in (self.dataloader, *self.further_dataloaders.values()):
             set_work_dir(loader.dataset, runner.work_dir)
-            shield_workers(loader)
         check_optimizer_settings(runner)
         self._max_iters = max_steps
         self._iter = 0
@@ -105,6 +111,7 @@ class DualLoopTrainLoop(BaseLoop):
         self.preview_interval = preview_interval
         self.val_interval = val_interval
         self.max_skipped_steps = max_skipped_steps
+        self.loader_timeout = loader_timeout
         self.skipped_in_a_row = 0
         #: What the picture hook shows of the running step: the collated batch, captions and predictions; or None.
         self.preview: dict | None = None
@@ -127,20 +134,52 @@ class DualLoopTrainLoop(BaseLoop):
         """Train from the current step to ``max_steps``.
 
         Raises:
-            SystemExit: with :data:`stop.EXIT_STATUS` after SIGTERM, when the state is saved.
+            SystemExit: when all ranks had to stop and the state is saved; with :data:`stop.EXIT_STATUS` if they were
+                asked to, with 1 if a loader gives no batch any more.
         """
         self.prepare()
         with StopSignal() as self.stop:
+            loaders = self.awaited_loaders(self.stop.abandonable)
             try:
-                self.train()
-                return self.runner.model
+                with self.stop.noting():
+                    self.train(loaders)
+                    return self.runner.model
+                self.stop.raise_if_agreed(self.device)  # left in validation: the others come by after its batch
             except StopAgreed:
-                print_log(f'asked to stop: the state after step {self._iter} is kept', 'current', logging.WARNING)
+                pass
+            except RuntimeError as error:
+                if is_lost_rank(error):
+                    print_log('another rank is gone, or did not answer within env_cfg.dist_cfg.timeout; nothing could '
+                              'be saved, since that takes all ranks: resume from the latest checkpoint', 'current',
+                              logging.ERROR)
+                raise
             finally:
-                for loader in (self.dataloader, *self.further_dataloaders.values()):
-                    end_workers(loader)
-            self.runner.call_hook('save_now')
-        raise SystemExit(EXIT_STATUS)
+                for loader in loaders.values():
+                    loader.end()
+            self.save_and_exit()
+
+    def awaited_loaders(self, abandonable: Callable[[], AbstractContextManager]) -> dict[str, AwaitedLoader]:
+        """The loader of each loop by its name, and that of validation as ``val``."""
+        titles = {name: f'{loop_title(name)} ({loader_key(name) if number else "train_dataloader"})'
+                  for number, name in enumerate(self.loops)}
+        loaders = dict(self.dataloaders)
+        if self.runner.val_loop is not None:
+            titles['val'], loaders['val'] = 'validation (val_dataloader)', self.runner.val_loop.dataloader
+        return {name: AwaitedLoader(loader, titles[name], self.loader_timeout, abandonable)
+                for name, loader in loaders.items()}
+
+    def save_and_exit(self) -> NoReturn:
+        """Save the state after the last finished step. All ranks must call it."""
+        if self.stop.failure:
+            print_log(self.stop.failure, 'current', logging.ERROR)
+        if not any(hasattr(hook, 'save_now') for hook in self.runner.hooks):
+            print_log('stopped; NOTHING was saved, since no hook of the config saves: add AtomicCheckpointHook',
+                      'current', logging.ERROR)
+            raise SystemExit(1)
+        self.runner.call_hook('save_now')
+        why = 'no data' if self.stop.failed else 'asked to stop'
+        print_log(f'{why}: the state after step {self._iter} is saved', 'current', logging.WARNING)
+        raise SystemExit(1 if self.stop.failed else EXIT_STATUS)
 
     @property
     def loops(self) -> dict[str, Loop]:
@@ -163,7 +202,7 @@ class DualLoopTrainLoop(BaseLoop):
         return {first: self.dataloader} | {name: self.further_dataloaders[name] for name in others}
 
     def prepare(self) -> None:
-        """Lay out the gradients, and check that a resumed run is the one that was interrupted."""
+        """Lay out the gradients; check that a resumed run is the one it continues, and that batches have room."""
         runner, model = self.runner, self.raw_model
         loaders = self.dataloaders
         model.base.seed = runner.seed
@@ -190,19 +229,21 @@ class DualLoopTrainLoop(BaseLoop):
             if changes := changed_settings(previous, this_run):
                 print_log('\n'.join(['resumed with other settings than before:', *changes]), 'current', logging.WARNING)
         runner.message_hub.update_info('run', this_run)
+        check_shared_memory(list(self.awaited_loaders(nullcontext).values()))
+        barrier()  # before any rank takes what another one has not counted yet
         sources = {title: loader.dataset for title, loader in titled.items()}
         print_log(f'what an epoch of each loop is made of:\n{source_table(sources)}', 'current')
 
-    def train(self) -> None:
+    def train(self, loaders: Mapping[str, AwaitedLoader]) -> None:
         """All steps and hooks."""
         runner = self.runner
         if runner.val_loop is not None:
-            shield_workers(runner.val_loop.dataloader)
+            runner.val_loop.dataloader = loaders['val']
             runner.register_hook(StopInValidation(self.stop, self.device))
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         position = self._iter * self.accumulative_counts
-        batches = {loop: endless_batches(loader, position) for loop, loader in self.dataloaders.items()}
+        batches = {loop: endless_batches(loaders[loop], position) for loop in self.loops}
         while self._iter < self._max_iters and not self.stop_training:
             self.validate_if_due()
             runner.model.train()
@@ -236,17 +277,15 @@ class DualLoopTrainLoop(BaseLoop):
         data: dict[str, list] = {}
         self.preview = None
         finite_here: dict[str, Sequence[torch.Tensor]] = {}
-        try:
+        with self.stop.noting():
             with seconds('data'):
                 for name, iterator in batches.items():
-                    data[name] = [self.next_batch(iterator) for _ in range(self.accumulative_counts)]
+                    data[name] = [next(iterator) for _ in range(self.accumulative_counts)]
             self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data)
             for name, loop in self.loops.items():
                 with seconds(name):
                     outputs |= self.loop_gradient(loop, data[name])
                     finite_here[name] = self.gradients[self.gradient_of[name]].aminmax()
-        except StopRequested:
-            pass  # the other ranks learn of it here, where they all come by
         with seconds('wait'):
             self.stop.raise_if_agreed(self.device)
         with seconds('surgery'):
@@ -272,10 +311,6 @@ class DualLoopTrainLoop(BaseLoop):
         outputs |= {f'seconds/{phase}': value for phase, value in seconds.phases.items()}
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data, outputs=outputs)
         self._iter += 1
-
-    def next_batch(self, batches: Iterator):
-        self.stop.poll()
-        return next(batches)
 
     def loop_gradient(self, loop: Loop, batches: list) -> dict[str, float]:
         """Add the mean gradient of one loop over its micro-batches to the gradient that it is a part of.

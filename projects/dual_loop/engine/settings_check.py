@@ -19,7 +19,7 @@ def check_start(cfg: Config) -> None:
     Raises:
         ValueError: ZeRO-3, offload without a GPU, or a checkpoint to start from that is not whole, of the other kind,
             or of another number of processes.
-        FileNotFoundError: no checkpoint there.
+        FileNotFoundError: no checkpoint there, or one without the file of a rank.
     """
     engine = (cfg.get('strategy') or {}).get('config')
     zero = (engine or {}).get('zero_optimization', {})
@@ -50,6 +50,24 @@ def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
         before = read_state(path)[0]['run']
         if 'world_size' in before:  # another train loop keeps no such notes
             check_same_run(path, before, before | dict(world_size=int(os.environ.get('WORLD_SIZE', 1))))
+            check_parts_of_ranks(path, before['world_size'])
+
+
+def check_parts_of_ranks(path: Path, world_size: int) -> None:
+    """Refuse a DeepSpeed folder that lacks the file of a rank.
+
+    Every rank looks for all of them: DeepSpeed opens that of its own rank only, and the others would wait for the one
+    that has failed.
+
+    Raises:
+        FileNotFoundError: names the file.
+    """
+    for rank in range(world_size):
+        name = f'*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt'
+        if not list(path.glob(name)):
+            raise FileNotFoundError(f'{path} has no {name}, the optimizer state of rank {rank}: copy the whole folder, '
+                                    'resume from an earlier checkpoint, or start a new run from it with load_from=PATH '
+                                    'and without --resume')
 
 
 def check_optimizer_settings(runner) -> None:

@@ -1,7 +1,6 @@
 """Batches of an evaluation, the same for any number of ranks."""
 
 import math
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,8 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from dual_loop.stop import shield_workers
+from dual_loop.datasets.shared_memory import check_shared_memory
+from dual_loop.datasets.workers import AwaitedLoader
 
 from .processes import Processes
 
@@ -71,9 +71,10 @@ def answer_in_batches(batches: Dataset, answer: Callable[[Any], list[dict[str, A
         The samples of all batches in order; None on all ranks but the first.
     """
     share = processes.share(len(batches))
-    loader = DataLoader(batches, batch_size=None, sampler=share, num_workers=num_workers, collate_fn=_as_it_is,
-                        worker_init_fn=_ignore_interrupt)
-    shield_workers(loader)
+    loader = AwaitedLoader(DataLoader(batches, batch_size=None, sampler=share, num_workers=num_workers,
+                                      collate_fn=_as_it_is), 'the evaluation (--num-workers)', processes.loader_timeout)
+    if len(share):
+        check_shared_memory([loader])
     # A log file should not fill with bars.
     bar = tqdm(total=num_samples, desc=description, unit='sentence', disable=processes.rank > 0,
                mininterval=0.5 if sys.stderr.isatty() else 30)
@@ -94,7 +95,3 @@ def answer_in_batches(batches: Dataset, answer: Callable[[Any], list[dict[str, A
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers too; their process ends them

@@ -14,13 +14,15 @@ from mmengine.config import Config
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, EXPORTED_PARTS
 from dual_loop.datasets import MissingData, RefCOCODataset, TooManyBadSamples
 from dual_loop.datasets.from_config import build_dataset
+from dual_loop.datasets.workers import LOADER_TIMEOUT
 from dual_loop.demo import ensure_demo_data
+from dual_loop.stop import CannotGoOn, Interrupted, interruptible
 from llava_sam2.paths import CHECKOUT
 
 from .loading import Loaded, load_model
 from .page import Example, write_page
 from .predictor import PROTOCOLS
-from .processes import Interrupted, Processes, Stopped, interruptible
+from .processes import Processes, Stopped
 from .results import write_results
 from .scores import THRESHOLDS
 
@@ -66,6 +68,8 @@ def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols:
                         help='sentences at a time; the same results need the same B (default: %(default)s)')
     parser.add_argument('--num-workers', type=count_or_none, metavar='N', default=2,
                         help='processes that read images, for each GPU (default: %(default)s)')
+    parser.add_argument('--loader-timeout', type=count_or_none, metavar='S', default=LOADER_TIMEOUT,
+                        help='seconds to wait for the images of a batch; 0 for no limit (default: %(default)s)')
     parser.add_argument('--dtype', choices=EXPORTED_DTYPES, help='of the weights (default: what the model states)')
     parser.add_argument('--ema', action='store_true', help='the averages of the checkpoint instead of its weights')
     parser.add_argument('--parts', choices=EXPORTED_PARTS, default='full',
@@ -105,7 +109,7 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
     Returns:
         The exit status: 128 + the signal's number if interrupted, 1 after an error.
     """
-    processes = Processes()
+    processes = Processes(args.loader_timeout)
     if processes.device.type == 'cpu':
         # Sums depend on how many threads share them, and torchrun gives one process many and several one each.
         torch.set_num_threads(1)
@@ -117,7 +121,7 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
                                 args.base)
             results = evaluate(args, loaded, dataset, processes)
     except Interrupted as error:
-        processes.stop(f'interrupted by {error}')
+        processes.stop(f'interrupted by {error.name}')
         if processes.rank == 0:
             _complain(command, f'interrupted after {processes.done} sentences; nothing was written')
         return 128 + error.number
@@ -125,7 +129,7 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
         if processes.rank == 0:
             _complain(command, f'{error}; stopped after {processes.done} sentences, nothing was written')
         return 1
-    except (OSError, ValueError, TooManyBadSamples) as error:
+    except (OSError, ValueError, TooManyBadSamples, CannotGoOn) as error:
         if processes.stop(str(error)):  # most errors are met by all of them
             _complain(command, str(error))
         return 1

@@ -2,27 +2,19 @@
 
 import json
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from dual_loop.datasets.workers import LOADER_TIMEOUT
+from dual_loop.stop import end_with_launcher
+
 _STOPPED = 'stopped'
 _DONE = 'done'
 _PAUSE = 0.05  # seconds between two looks at the store
-
-
-class Interrupted(Exception):
-    """This process was asked to stop, by SIGINT or SIGTERM."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class Stopped(RuntimeError):
@@ -36,12 +28,17 @@ class Processes:
     collective, so that each one can be interrupted at any time, and there is nothing that an evaluation on GPUs would
     need a backend for.
 
+    Args:
+        loader_timeout: seconds that each waits for the images of a batch at most; 0 for no limit.
+
     Attributes:
         rank, size: of this process, and how many there are.
         device: the one to compute on; each process of a machine has its own GPU.
     """
 
-    def __init__(self):
+    def __init__(self, loader_timeout: float = LOADER_TIMEOUT):
+        self.loader_timeout = loader_timeout
+        end_with_launcher()
         self.rank, self.size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
         self._store = next(dist.rendezvous('env://'))[0] if self.size > 1 else dist.HashStore()
         self.device = torch.device('cpu')
@@ -96,26 +93,3 @@ class Processes:
     def _check(self) -> None:
         if self._store.check([_STOPPED]):
             raise Stopped(self._store.get(_STOPPED).decode())
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise :class:`Interrupted` on the first SIGINT or SIGTERM, wherever this process is, and ignore further ones.
-
-    A launcher passes on what the terminal has sent already, and the second must not cut the farewell.
-    """
-    numbers, owner = (signal.SIGINT, signal.SIGTERM), os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        if os.getpid() == owner:  # and not a process forked from it
-            raise Interrupted(number)
-
-    previous = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is interrupt:  # else this process is about to end
-            for number, handler in zip(numbers, previous):
-                signal.signal(number, handler)

@@ -78,12 +78,14 @@ def open_datasets(cfg: Config) -> tuple[list[tuple[str, GroundedDataset]], list[
     """The data sets of a config with the loader of each, and a line for each that cannot be read."""
     found, absent = [], []
     for loader, group in dataset_settings(cfg).items():
-        for settings in group:
+        for number, settings in enumerate(group, 1):
             try:
                 dataset = build_dataset(settings)
             except (MissingData, TooManyBadSamples) as error:
                 absent.append(f'{loader}: {error}')
                 continue
+            except ValueError as error:
+                raise ValueError(f'{loader}, source {number}: {error}') from error
             if not isinstance(dataset, GroundedDataset):
                 raise ValueError(f'{loader} has a {type(dataset).__name__}, which is not a GroundedDataset')
             found.append((loader, dataset))

@@ -137,7 +137,7 @@ def test_ids_of_coco_images(name, number):
 def test_an_image_is_left_out_however_it_is_named(dam_root, small, tiny, name, kept):
     region = dict(caption='Named.', mask_rle=tiny.rle(tiny.masks[1]), img_id=name)
     other = dict(region, caption='Other.', img_id=11)
-    (dam_root / 'COCOStuff' / 'annotations.json').write_text(json.dumps(dict(c_1=[region, other])))
+    (dam_root / 'COCOStuff' / 'annotations.json').write_text(json.dumps(dict(c_1=[region], c_2=[other])))
     dataset = stuff(dam_root, [7], **small)
     assert [s['caption'] for s in dataset] == ['Named.'] * kept + ['Other.'] and dataset.quarantine.count == 0
 

@@ -80,3 +80,15 @@ def test_every_loop_of_the_model_has_a_loader():
     assert names(alone) == {'supervised': ['a']}
     with pytest.raises(ValueError, match='model.loops names NoLoop, which is not registered'):
         dataset_settings(Config(dict(model=dict(loops=[dict(type='NoLoop')]), train_dataloader=loader(one('a')))))
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(data_root='x'), 'type=None is no data set'),
+    (dict(type='SAVPairDatset', data_root='x'), r"'SAVPairDatset' is no data set \(did you mean SAVPairDataset\?\)"),
+    (dict(type='nowhere.SAVPairDataset', data_root='x'), 'is no data set'), (dict(type=str), 'is no data set'),
+    (dict(type=3), 'is no data set'),
+    (dict(type='RefCOCODataset', data_root='x', imagesize=3), "no argument 'imagesize'; did you mean image_size"),
+    (dict(type=SAVPairDataset, data_root='x', zzz=3), "SAVPairDataset has no argument 'zzz'$")])
+def test_a_wrong_type_or_argument_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_dataset(settings)

@@ -95,3 +95,29 @@ def test_digest_depends_on_the_content_alone(tmp_path):
               Table.of(names=['a', 'bb', 'ccc'], number=[1, 2, 3]), whole.head(2)]
     assert len({expected, *(digest(dict(samples=other)) for other in others)}) == 5
     assert digest(dict(rows=whole)) != expected
+
+
+def test_what_a_column_cannot_hold_is_missing():
+    table = Table.of(text=['a', None, 7, '\ud800', ''], number=[1, 2**63, None, [1], -2**62],
+                     share=[0.5, None, 2, [1], 1])
+    assert table.values['text'].to_pylist() == ['a', None, None, None, '']
+    assert table.values['number'].to_pylist() == [1, None, None, None, -2**62]
+    assert table.values['share'].to_pylist() == [0.5, None, 2, None, 1]
+    whole = table.without([1, 2, 3])
+    assert list(whole['text']) == ['a', ''] and whole['number'].tolist() == [1, -2**62]
+    long = Table.of(name=['x', *map(str, range(25_000)), None])
+    assert long.values['name'].null_count == 1 and long.without([25_001])['name'][25_000] == '24999'
+
+
+@pytest.mark.parametrize('row, column', [
+    (dict(name='a', number=2**63, share=1), 'number'), (dict(name='a', number='1', share=1), 'number'),
+    (dict(name='\ud800', number=1, share=1), 'name'), (dict(name=None, number=1, share=1), 'name'),
+    (dict(name='a', number=1, share=10**400), 'share'), (dict(name='a', number=1, share=None), 'share')])
+def test_a_row_is_added_whole_or_not_at_all(row, column):
+    builder = TableBuilder(name=str, number=int, share=float)
+    builder.append(name='first', number=1, share=1)
+    with pytest.raises(ValueError, match=f'cannot stand in the column {column} of an index'):
+        builder.append(**row)
+    builder.append(name='second', number=2, share=2)
+    table = builder.build()
+    assert list(table['name']) == ['first', 'second'] and table['number'].tolist() == table['share'].tolist() == [1, 2]

@@ -14,13 +14,14 @@ FOLDER = Path(datasets.__file__).parent
 # The files of this package that the indexes of a class are made anew for.
 OWN = {
     'SAVPairDataset': {'sav', 'sav_masklets', 'sav_npz'},
-    'SA1BDataset': {'sa1b'},
-    'OpenImagesDataset': {'openimages'},
-    'RefCOCODataset': {'refcoco', 'refs', 'plain_pickle'},
+    'SA1BDataset': {'sa1b', 'instances'},
+    'OpenImagesDataset': {'openimages', 'csv_tables'},
+    'RefCOCODataset': {'refcoco', 'refs', 'plain_pickle', 'instances'},
     'DescribeAnythingDataset': {'describe_anything', 'refs', 'plain_pickle', 'tars'},
 }
 # What the version of the index format stands for, or what indexes do not depend on.
-SHARED = {'base', 'images', 'index', 'index_store', 'indexed', 'lengths', 'masks', 'parallel', 'quarantine', 'videos'}
+SHARED = {'base', 'exclusion', 'images', 'index', 'index_store', 'indexed', 'json_files', 'lengths', 'masks',
+          'parallel', 'quarantine', 'row_checks', 'texts', 'videos'}
 KINDS = [each for name in datasets.__all__ if isinstance(each := getattr(datasets, name), type)
          and issubclass(each, GroundedDataset) and each is not GroundedDataset]
 

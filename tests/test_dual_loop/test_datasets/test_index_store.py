@@ -227,3 +227,12 @@ class Own(SA1BDataset):
         monkeypatch.delitem(sys.modules, 'own_reader', raising=False)
         lengths.append(len(importlib.import_module('own_reader').Own(sa1b_root, **small)))
     assert lengths == [1, 3]
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    for name in ('one.json', '.a.json', '._one.json', '.git/one.json', '__MACOSX/one.json', '@eaDir/one.json',
+                 'Thumbs.db', 'desktop.ini', 'a/one.json'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_files(tmp_path, '*.json') == ['a/one.json', 'one.json'] and find_files(tmp_path, '*.db') == []
+    assert [(names, count) for _, names, count in walk(tmp_path)] == [(['one.json'], 9), (['one.json'], 1)]

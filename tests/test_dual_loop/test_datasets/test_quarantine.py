@@ -146,3 +146,28 @@ def test_work_dir_reaches_nested_data_sets(sa1b_root, tmp_path, small):
     parts = [SA1BDataset(sa1b_root, name=name, **small) for name in 'ab']
     set_work_dir(ConcatDataset([parts[0], Subset(parts[1], [0])]), tmp_path)
     assert {part.quarantine.file for part in parts} == {tmp_path / 'bad_samples.jsonl'}
+
+
+def test_one_name_for_two_folders_in_one_loader_is_refused(sa1b_root, tmp_path, small):
+    (tmp_path / 'other').symlink_to(sa1b_root)
+    first, second = SA1BDataset(sa1b_root, **small), SA1BDataset(tmp_path / 'other', **small)
+    with pytest.raises(ValueError, match="sa1b and .*other have the name 'sa1b' in one loader.*another name="):
+        set_work_dir(ConcatDataset([first, second]), tmp_path)
+    set_work_dir(ConcatDataset([first, first, SA1BDataset(tmp_path / 'other', name='other', **small)]), tmp_path)
+
+
+def test_all_bad_is_too_many():
+    quarantine = Quarantine('demo', num_samples=2)
+    quarantine.record('a', 'file', 'broken')
+    with pytest.raises(TooManyBadSamples, match='2 of 2 samples of demo are bad, so that nothing is left; '
+                                                'the first one is a, file: broken'):
+        quarantine.record('b', 'file', 'lost')
+
+
+def test_names_that_are_no_utf8_are_written_down(tmp_path):
+    quarantine = Quarantine('demo', 2000)
+    quarantine.attach(tmp_path / 'bad_samples.jsonl')
+    name = b'caf\xe9'.decode('utf-8', 'surrogateescape')
+    quarantine.record(name, f'/data/{name}.jpg', f'no {name}')
+    entry, = quarantine.entries
+    assert entry['sample_id'] == 'caf\\udce9' and json.loads((tmp_path / 'bad_samples.jsonl').read_text()) == entry

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from dual_loop.datasets import MissingData, RefCOCODataset, held_out_image_ids, load_refs, refcoco, refs
+from dual_loop.datasets import MissingData, RefCOCODataset, TooManyBadSamples, held_out_image_ids, refcoco, refs
+from dual_loop.datasets.refs import read_refs
 
 
 def test_every_sentence_of_every_reference(refcoco_root, small):
@@ -105,8 +106,8 @@ def test_references_that_carry_a_call_are_refused_and_not_run(refcoco_root, tmp_
 def test_the_stored_index_is_opened_without_reading_the_references(refcoco_root, small, monkeypatch):
     first = RefCOCODataset(refcoco_root, **small)
     reads = []
-    monkeypatch.setattr(refcoco, 'load_refs', lambda path: reads.append(path) or load_refs(path))
-    monkeypatch.setattr('dual_loop.datasets.refs.load_refs', lambda path: reads.append(path) or load_refs(path))
+    for module in (refcoco, refs):
+        monkeypatch.setattr(module, 'read_refs', lambda path: reads.append(path) or read_refs(path))
     refs._held_out.cache_clear()
     second = RefCOCODataset(refcoco_root, **small)
     assert not reads and [s['caption'] for s in second] == [s['caption'] for s in first]
@@ -128,8 +129,8 @@ def test_entries_of_the_instances_that_cannot_be_used_are_noted(refcoco_root, sm
         if entry['id'] in (7, 71, 72):
             entry |= change
     file.write_text(json.dumps(content))
-    dataset = RefCOCODataset(refcoco_root, exclude_image_ids=(), optional=True, **small)
-    assert len(dataset) == 0 and dataset.quarantine.count == 2
+    with pytest.raises(TooManyBadSamples, match='2 of 2 samples of refcoco are bad, so that nothing is left; the'):
+        RefCOCODataset(refcoco_root, exclude_image_ids=(), optional=True, **small)
     assert len(RefCOCODataset(refcoco_root, split='val', **small)) == 1
 
 
@@ -158,3 +159,95 @@ def test_broken_entries_are_counted_and_broken_files_refused(refcoco_root, small
         instances.write_text(content)
         with pytest.raises(ValueError, match=r'instances\.json is not'):
             RefCOCODataset(refcoco_root, **small)
+
+
+# Ids --------------------------------------------------------------------------------------------------------------
+
+
+def change(root, of_refs=None, of_instances=None):
+    file = root / 'refcoco' / 'refs(unc).p'
+    if of_refs:
+        content = pickle.loads(file.read_bytes())
+        of_refs(content)
+        file.write_bytes(pickle.dumps(content, protocol=2))
+    if of_instances:
+        file = root / 'refcoco' / 'instances.json'
+        content = json.loads(file.read_text())
+        of_instances(content['images'], content['annotations'])
+        file.write_text(json.dumps(content))
+
+
+def found(dataset):
+    return ([dataset.sample_id(row) for row in range(len(dataset))],
+            {entry['sample_id']: entry['reason'] for entry in dataset.quarantine.entries})
+
+
+ONLY_LEFT = ['COCO_7_0_0', 'COCO_7_0_1']
+
+
+@pytest.mark.parametrize('of_refs, of_instances, name, reason', [
+    (lambda refs: refs[0].update(image_id=8), None, 'refcoco_1', '72 belongs to image 7, the reference to image 8'),
+    (lambda refs: refs[0].update(ann_id=82), None, 'refcoco_1', 'annotation 82 belongs to image 8'),
+    (None, lambda images, annotations: annotations.append(dict(annotations[0], id=72)), 'refcoco_1', 'listed twice'),
+    (lambda refs: refs[0].update(ref_id='1'), None, 'refcoco entry 0', 'entry 0 has no usable ref_id'),
+    (lambda refs: refs[0].update(ann_id=2**70), None, 'refcoco entry 0', 'entry 0 has no usable ann_id'),
+    (lambda refs: refs[0].update(sentences=None), None, 'refcoco entry 0', 'entry 0 has no usable sentences'),
+    (lambda refs: refs[0].update(sentences=[7]), None, 'COCO_7_1_sentence0', 'the sentence is empty or no valid text'),
+    (lambda refs: refs[0]['sentences'][0].update(sent=3), None, 'COCO_7_1_sentence0', 'the sentence is empty or no'),
+    (lambda refs: refs[0]['sentences'][0].update(sent_id=-1), None, 'COCO_7_1_sentence0', 'no usable sent_id'),
+    (None, lambda images, annotations: annotations[1].update(id=2**70), 'refcoco_1', '72 is not listed, but 1 have'),
+    (None, lambda images, annotations: annotations[1].update(segmentation=[[[3]]]), 'refcoco_1', 'no usable segmen'),
+])
+def test_an_odd_entry_costs_itself_and_is_named(refcoco_root, small, of_refs, of_instances, name, reason):
+    change(refcoco_root, of_refs, of_instances)
+    ids, bad = found(RefCOCODataset(refcoco_root, exclude_image_ids=(), **small))
+    assert ids == ONLY_LEFT and list(bad) == [name] and reason in bad[name]
+
+
+def test_names_that_repeat(refcoco_root, small):
+    change(refcoco_root, lambda refs: (refs[1]['sentences'].append(dict(sent='other', sent_id=1)),
+                                       refs.append(dict(refs[0], ref_id=0))))
+    ids, bad = found(RefCOCODataset(refcoco_root, **small))
+    assert ids == [*ONLY_LEFT, 'COCO_7_1_10']
+    assert bad == {'refcoco_0 again': 'a reference before it has that ref_id',
+                   'COCO_7_0_1 again': 'a sentence before it has that sent_id'}
+
+
+def test_one_file_for_two_images(refcoco_root, small):
+    """One of them may be held out."""
+    change(refcoco_root, None, lambda images, annotations: images.append(dict(images[0], id=9)))
+    with pytest.raises(TooManyBadSamples, match='image 7 has the file_name of image 9'):
+        RefCOCODataset(refcoco_root, optional=True, **small)
+
+
+def test_an_odd_entry_of_another_split_costs_nothing(refcoco_root, small):
+    change(refcoco_root, lambda refs: refs[2].update(ann_id='x'))
+    assert found(RefCOCODataset(refcoco_root, **small)) == ([*ONLY_LEFT, 'COCO_7_1_10'], {})
+
+
+def test_crowds_that_a_reference_names_are_objects(refcoco_root, small):
+    change(refcoco_root, None, lambda images, annotations: [each.update(iscrowd=1) for each in annotations])
+    assert len(RefCOCODataset(refcoco_root, **small)) == 3
+    assert len(RefCOCODataset(refcoco_root, split='val', **small)) == 1
+
+
+def rename_as_coco(root):
+    def rename(images, annotations):
+        for image in images:
+            name = f'COCO_train2014_{image["id"]:012d}.jpg'
+            folder = root / 'refcoco' / 'coco2014' / 'train2014'
+            (folder / image['file_name']).rename(folder / name)
+            image['file_name'] = name
+
+    change(root, None, rename)
+
+
+def test_phrases_on_pictures_of_coco_need_a_list(refcoco_root, small):
+    """References of one's own hold out nothing."""
+    rename_as_coco(refcoco_root)
+    assert len(RefCOCODataset(refcoco_root, **small)) == 3, 'image 8 is held out'
+    change(refcoco_root, lambda refs: refs[2].update(split='train'))
+    with pytest.raises(ValueError, match=r'holds out nothing and shows pictures of COCO.*exclude_image_ids=.*or \(\)'):
+        RefCOCODataset(refcoco_root, optional=True, **small)
+    assert len(RefCOCODataset(refcoco_root, exclude_image_ids=(), **small)) == 4
+    assert len(RefCOCODataset(refcoco_root, exclude_image_ids=[7], **small)) == 1

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from dual_loop.datasets import held_out_image_ids, load_refs, refs
+from dual_loop.datasets.refs import read_refs
 
 
 class Bomb:
@@ -82,7 +83,7 @@ def test_held_out_is_what_any_variant_and_partition_holds_out(tmp_path):
 def test_unchanged_files_are_read_once(tmp_path, monkeypatch):
     write(tmp_path, 'refcoco', 'unc', train=[1], val=[2])
     read = []
-    monkeypatch.setattr(refs, 'load_refs', lambda path: read.append(path.name) or load_refs(path))
+    monkeypatch.setattr(refs, 'read_refs', lambda path: read.append(path.name) or read_refs(path))
     held_out_image_ids(tmp_path).append(100)
     assert held_out_image_ids(tmp_path) == [2] and read == ['refs(unc).p']
     assert held_out_image_ids(str(tmp_path), iter(['refcoco'])) == [2] and len(read) == 1
@@ -138,3 +139,26 @@ def test_other_instance_files_are_refused(tmp_path, content):
     file.write_text(content)
     with pytest.raises(ValueError, match=r'instances\.json is not.*Download it again'):
         refs.load_instances(file)
+
+
+@pytest.mark.parametrize('spoil, held_out', [
+    (dict(ann_id='x'), [8]), (dict(split=None), [8]), (dict(sentences=3), [8]),
+    (dict(image_id='8', file_name='COCO_train2014_000000000008_81.jpg'), [8]),
+    (dict(image_id=None, file_name='COCO_train2014_000000000008_81.jpg', split=3), [8]),
+    (dict(image_id=2**70, split='train'), [])])
+def test_a_damaged_entry_holds_out_its_image_all_the_same(refcoco_root, spoil, held_out):
+    file = refcoco_root / 'refcoco' / 'refs(unc).p'
+    content = pickle.loads(file.read_bytes())
+    content[2] |= spoil
+    file.write_bytes(pickle.dumps(content))
+    assert held_out_image_ids(refcoco_root) == held_out
+
+
+@pytest.mark.parametrize('entry', [
+    'damage', dict(GOOD, image_id='3', split='val'), dict(GOOD, image_id=-1, split=None)])
+def test_an_entry_that_may_hold_out_any_image_is_an_error_that_names_it(tmp_path, entry):
+    file = tmp_path / 'refcoco' / 'refs(unc).p'
+    file.parent.mkdir()
+    file.write_bytes(pickle.dumps([GOOD, entry]))
+    with pytest.raises(ValueError, match=r'refs\(unc\)\.p: entry 1 has no usable .*nothing says which'):
+        held_out_image_ids(tmp_path)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from pycocotools import mask as coco
 from torch.utils.data import DataLoader
 
-from dual_loop.datasets import BadSample, MissingData, SAVPairDataset, collate_samples, sav
+from dual_loop.datasets import BadSample, MissingData, SAVPairDataset, TooManyBadSamples, collate_samples, sav
 from dual_loop.datasets.contract import violations
 from dual_loop.datasets.masks import area_mask
 from dual_loop.datasets.sav_masklets import from_text, pairs, read_masklets, to_text, visible_frames
@@ -231,7 +232,9 @@ def test_bad_annotation_files_are_left_out(release, small, content, reason):
         dataset = SAVPairDataset(release, **small)
         entry, = dataset.quarantine.entries
         assert len(dataset) == 2 and reason in entry['reason']
-        assert entry['sample_id'] == 'sav_train/sav_000/sav_000002_manual' and 'sav_000002' in entry['path']
+        of_an_object = '_0' * reason.startswith('a mask')
+        assert entry['sample_id'] == 'sav_train/sav_000/sav_000002_manual' + of_an_object
+        assert 'sav_000002' in entry['path']
 
 
 def test_a_bad_object_spares_the_others(release, small, tiny):
@@ -337,3 +340,34 @@ def test_real_annotations(real_samples, tmp_path, write_video, shown_number):
             shown = shown_number(sample[f'g_pixel_values{k}'])
             mask = coco.decode(content['masklet'][shown // 4][number]) > 0
             assert shown % 4 == 0 and torch.equal(sample[f'masks{k}'], torch.from_numpy(area_mask(mask, 256)))
+
+
+def test_one_odd_mask_costs_its_object(release, small, tiny):
+    file = release / 'sav_train' / 'sav_000' / 'sav_000001_manual.json'
+    for odd in ('x', dict(counts='0'), dict(size=[48, True], counts='0'), dict(size=[48, 10**30], counts='0'), [[[]]]):
+        codes = masklets(tiny)
+        codes[5][1] = odd
+        file.write_text(json.dumps(dict(masklet=codes)))
+        dataset = SAVPairDataset(release, **small)
+        assert [dataset.sample_id(row)[-8:] for row in range(len(dataset))] == ['manual_0']
+        entry, = dataset.quarantine.entries
+        assert entry['sample_id'].endswith('manual_1') and 'that of object 1 at annotated frame 5' in entry['reason']
+
+
+def test_the_annotation_file_of_another_video(release, small, tiny, write_video):
+    folder = release / 'sav_train' / 'sav_000'
+    write_video(folder / 'sav_000002.mp4', 4)
+    for number, video in ((1, 'sav_000001'), (2, 'sav_000001')):
+        (folder / f'sav_00000{number}_manual.json').write_text(json.dumps(dict(video_id=video, masklet=masklets(tiny))))
+    dataset = SAVPairDataset(release, **small)
+    assert len(dataset) == 2 and dataset.path(1).name == 'sav_000001.mp4'
+    entry, = dataset.quarantine.entries
+    assert "of the video 'sav_000001' by its content, of sav_000002 by its name" in entry['reason']
+
+
+@pytest.mark.parametrize('layout', ['npz', 'release'])
+def test_all_bad_and_names_that_are_no_utf8(release, sav_root, small, layout):
+    for file in [*sav_root.rglob('masklet_data_*.npz'), *release.rglob('sav_*.json')]:
+        os.rename(os.fsencode(file), os.fsencode(file.with_suffix('')) + b'\xe9_manual' + os.fsencode(file.suffix))
+    with pytest.raises(TooManyBadSamples, match='of sav are bad, so that nothing is left.*not UTF-8: rename the file'):
+        SAVPairDataset(sav_root, layout=layout, optional=True, **small)

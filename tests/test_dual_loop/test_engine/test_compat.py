@@ -139,3 +139,19 @@ def test_single_process_environment_only_when_deepspeed_looks_for_mpi(monkeypatc
         monkeypatch.delenv(name)
     comm.mpi_discovery(verbose=False)
     assert len(calls) == 1 and os.environ['WORLD_SIZE'] == '1' and int(os.environ['MASTER_PORT']) > 0
+
+
+def test_groups_of_deepspeed_have_the_time_out_of_the_config():
+    """In a process of its own: a process group cannot be made twice."""
+    script = """
+import os, torch, torch.distributed as dist
+os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+import deepspeed, dual_loop
+dist.init_process_group('gloo', timeout=__import__('datetime').timedelta(seconds=7),
+                        store=dist.HashStore(), rank=0, world_size=1)
+deepspeed.init_distributed(dist_backend='gloo')
+group = deepspeed.comm.new_group([0])
+print(int(group._get_backend(torch.device('cpu')).options._timeout.total_seconds()))
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.stdout.split()[-1:] == ['7'], done.stderr[-2000:]

@@ -75,9 +75,15 @@ class Loop:
         return 'model'
 
 
-@pytest.mark.parametrize('error', [None, SystemExit(143), RuntimeError('out of memory'), OSError(28, 'No space left')])
+def vanished(work_dir) -> OSError:
+    return FileNotFoundError(2, 'No such file or directory', f'{work_dir}/vis_data/scalars.json')
+
+
+@pytest.mark.parametrize('error', [None, SystemExit(143), RuntimeError('out of memory'), OSError(28, 'No space left'),
+                                   vanished])
 def test_others_may_have_it_afterwards_however_a_run_ends(work_dir, error):
     own_work_dir(settings(work_dir))
+    error = error(work_dir) if error is vanished else error
 
     class Runner:
         def act(self):
@@ -91,7 +97,7 @@ def test_others_may_have_it_afterwards_however_a_run_ends(work_dir, error):
         assert Loop(runner).run() == 'model'
     else:
         kind = CannotWrite if isinstance(error, OSError) else type(error)
-        message = 'the run cannot be written to .*: No space left. Make room' if kind is CannotWrite else str(error)
+        message = f'the run cannot be written to .*: {error.strerror}. Make room' if kind is CannotWrite else str(error)
         with pytest.raises(kind, match=message):
             Loop(runner).run()
     assert not list(work_dir.iterdir())
@@ -163,7 +169,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence(checkout, work_dir):
     """The kernel refuses files of the size of a checkpoint."""
     pytest.importorskip('xtuner')
     command = str(checkout / 'tools/train.py')
-    code = ('import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, 900_000)); '
+    code = ('import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)); '
             f'sys.argv[0] = {command!r}; runpy.run_path(sys.argv[0], run_name="__main__")')
     done = subprocess.run([sys.executable, '-c', code, PAST / 'config.py', '--work-dir', work_dir], timeout=300,
                           capture_output=True, text=True, cwd=work_dir.parent,

@@ -22,13 +22,17 @@ def setting(mode: str, processes: int, workers: int) -> dict:
 
 #: The module is cast to bf16, trained values have fp32 masters in DeepSpeed.
 BF16 = setting('zero2_bf16', 1, 0)
+#: The same with a teacher that speaks with the weights of the start, or with the student's.
+FROZEN, LIVE = (dict(BF16, name=f'{teacher}-teacher', teacher=teacher) for teacher in ('frozen', 'live'))
 SETTINGS = [setting('plain', 1, 2), setting('zero2', 1, 0), setting('ddp', 2, 0), setting('zero2', 2, 2)]
 FURTHER = [setting('plain', 1, 0), setting('zero2', 1, 2), setting('ddp', 2, 2), setting('zero2', 2, 0),
            setting('zero1', 2, 2), setting('zero2_bf16', 2, 2)]
 
 
 def case(setting: dict, part: str, **options) -> dict:
-    return RUN | dict(name=f'{setting["name"]}-{part}', mode=setting['mode'], workers=setting['workers']) | options
+    named = dict(name=f'{setting["name"]}-{part}', mode=setting['mode'], workers=setting['workers'],
+                 teacher=setting.get('teacher', 'ema'))
+    return RUN | named | options
 
 
 def parts(setting: dict) -> list[dict]:
@@ -76,7 +80,7 @@ def run_settings(launch_cases, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def covering(run_settings) -> Path:
-    return run_settings([*SETTINGS, BF16], [SETTINGS[0], SETTINGS[3]])
+    return run_settings([*SETTINGS, BF16, FROZEN, LIVE], [SETTINGS[0], SETTINGS[3]])
 
 
 def records(out: Path, name: str, processes: int) -> list[dict]:
@@ -104,9 +108,17 @@ def assert_parts_equal_whole(out: Path, setting: dict) -> None:
         assert any(not torch.equal(value, whole['start'][name]) for name, value in whole['final'].items())
 
 
-@pytest.mark.parametrize('setting', [*SETTINGS, BF16], ids=lambda setting: setting['name'])
+@pytest.mark.parametrize('setting', [*SETTINGS, BF16, FROZEN, LIVE], ids=lambda setting: setting['name'])
 def test_three_parts_equal_the_whole(covering, setting):
     assert_parts_equal_whole(covering, setting)
+
+
+def test_teachers_say_the_same_at_first_and_then_differ(covering):
+    """The student of the first step is the average, and the start."""
+    [one], [two], [three] = (records(covering, f'{each["name"]}-whole', 1) for each in (BF16, FROZEN, LIVE))
+    losses = [[step['loop1/denoise'] for step in record['scalars']] for record in (one, two, three)]
+    assert losses[0][0] == losses[1][0] == losses[2][0]
+    assert losses[0] != losses[1] != losses[2] != losses[0]
 
 
 def test_workers_and_processes_change_no_more_than_they_should(covering):

@@ -34,6 +34,7 @@ def test_a_checkpoint_is_read_in_the_mode_it_was_written_in(tmp_path, monkeypatc
     torch.save({}, tmp_path / 'iter_2.pth')
     (tmp_path / 'iter_4.pth').mkdir()
     write_plain_parts(tmp_path / 'iter_4.pth', Trained(4, {}, {}, 4, dict(world_size=1)))
+    torch.save({}, tmp_path / 'iter_4.pth' / 'zero_pp_rank_0_mp_rank_00_optim_states.pt')
 
     def start(name: str, resume: bool = True) -> dict:
         return dict(resume=resume, load_from=str(tmp_path / name))
@@ -69,6 +70,25 @@ def test_a_bare_resume_takes_the_newest_whole_checkpoint(tmp_path):
     empty = Config(dict(resume=True, work_dir=str(tmp_path / 'empty')))
     check_start(empty)
     assert not empty.get('load_from')
+
+
+@pytest.mark.parametrize('prefix', ['', 'bf16_'])
+def test_every_rank_looks_for_the_files_of_all(tmp_path, monkeypatch, prefix):
+    """A rank that alone misses its own would leave the others waiting."""
+    folder = tmp_path / 'iter_4.pth'
+    folder.mkdir()
+    write_plain_parts(folder, Trained(4, {}, {}, 4, dict(world_size=2)))
+    files = [folder / f'{prefix}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt' for rank in range(2)]
+    for file in files:
+        torch.save({}, file)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    config = Config(dict(resume=True, load_from=str(folder)) | zero(2))
+    check_start(config)
+    files[1].unlink()
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        with pytest.raises(FileNotFoundError, match='iter_4.pth has no .*rank_1.*copy the whole folder'):
+            check_start(config)
 
 
 def runner(engine: dict | None = None, **optim_wrapper):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 
 import torch
@@ -18,7 +18,6 @@ from dual_loop.evaluation.caption_scores import score_captions
 from dual_loop.evaluation.cycle import caption_metrics, cycle_metrics, describe, find
 from dual_loop.evaluation.cycle_probe import Probe, ProbeBatch
 from dual_loop.evaluation.predictor import Predictor
-from dual_loop.stop import StopRequested
 
 WEIGHTS = ('student', 'teacher')
 
@@ -122,13 +121,12 @@ class CycleHook(Hook):
             """The answers of all processes to all batches, in order."""
             rank, world_size = get_dist_info()
             mine = {}
-            try:
+            with stop.noting() if stop else nullcontext():
                 for number in numbers[rank::world_size]:
-                    if stop:
-                        stop.poll()
-                    mine[number] = of_batch(probe[number])
-            except StopRequested:
-                pass  # the others learn of it below, where they all come by
+                    # A picture may hang in a disk, and what was read of it is not kept.
+                    with stop.abandonable() if stop else nullcontext():
+                        batch = probe[number]
+                    mine[number] = of_batch(batch)
             if stop:
                 stop.raise_if_agreed(base.network.device)
             found = {number: answers for part in all_gather_object(mine) for number, answers in part.items()}
