@@ -4,9 +4,10 @@ import ast
 from collections.abc import Iterator
 
 # From the top; what stands in one line is side by side and does not import each other.
-DUAL_LOOP = [['registered'], ['engine'], ['evaluation'], ['visualization', 'checkpoints'],
+DUAL_LOOP = [['registered'], ['benchmark'], ['engine'], ['evaluation'], ['visualization', 'checkpoints'],
              ['models', 'datasets', 'demo']]
-LLAVA_SAM2 = [['model'], ['initialisation', 'losses', 'precision', 'text_rows', 'trainable'], ['weights'],
+LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'initialisation', 'losses', 'precision', 'text_rows',
+                          'trainable'], ['weights'],
               ['tokenizer'], ['portable']]
 # Import nothing of the project but each other, so that everything but portable may import them.
 LEAVES = ['dual_loop.loop_names', 'dual_loop.process_pool', 'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.paths',

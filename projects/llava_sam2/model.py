@@ -1,23 +1,25 @@
 """The trainable base model: the network with its tokenizer, LoRA, frozen parts and losses, as an mmengine model."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from mmengine.logging import MessageHub, print_log
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from peft import LoraConfig, get_peft_model
 
+from .batches import BatchPreprocessor, object_grid, usable_weights
+from .compiled_layers import compile_layers
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
 from .losses import PointMaskLoss, token_cross_entropy
 from .portable import prompts
 from .portable.configuration import Sa2VAConfig
 from .portable.key_maps import is_lora, is_token_rows
 from .portable.network import binary_masks
-from .portable.sequences import IGNORE, Batch, Row, pad_rows
+from .portable.sequences import Batch, Row, on_device, pad_rows
 from .portable.vocabulary import Vocabulary
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
 from .randomness import generator_for
@@ -37,19 +39,13 @@ class Images:
 
     Attributes:
         vision: (I, n, 4C), InternViT before the projector.
-        maps: SAM 2's three feature maps before ``conv_s0`` and ``conv_s1``.
+        maps: SAM 2's three feature maps before ``conv_s0`` and ``conv_s1``, of the images that are segmented.
+        segmented: which ones these are, ascending.
     """
 
     vision: torch.Tensor
     maps: list[torch.Tensor]
-
-
-@MODELS.register_module()
-class BatchPreprocessor(BaseDataPreprocessor):
-    """Move a collated batch to the model's device and make it the ``data`` argument of ``forward``."""
-
-    def forward(self, data: Mapping, training: bool = False) -> dict:
-        return dict(data=self.cast_data(data), data_samples=None)
+    segmented: list[int]
 
 
 @MODELS.register_module()
@@ -80,6 +76,10 @@ class VideoLLaVASAMModel(BaseModel):
             else varies more with the wording of the answer than with the phrase (forty times in a fit of 15 rows), and
             masks did not learn to follow the phrase in 4 000 steps.
         checkpointing: recompute activations of the language model in the backward pass.
+        compile: compile the decoder layers of the language model (inductor): faster on a GPU after a minute or two, and
+            once more for each new kind of shape.
+        memory_budget: with ``compile`` and without ``checkpointing``, the share of activations that a decoder layer
+            keeps for the backward pass, 0..1; it recomputes what is cheapest.
         seed: first part of the key of every random draw.
 
     Raises:
@@ -103,6 +103,8 @@ class VideoLLaVASAMModel(BaseModel):
         mask_loss: dict | None = None,
         single_template_steps: int = 0,
         checkpointing: bool = False,
+        compile: bool = False,
+        memory_budget: float = 1.0,
         seed: int = 0,
         data_preprocessor: dict | None = None,
     ):
@@ -159,6 +161,11 @@ class VideoLLaVASAMModel(BaseModel):
         if checkpointing:
             # The reentrant form makes autograd.grad return None for every LoRA tensor without a word.
             self.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
+        if memory_budget != 1 and (checkpointing or not compile or not 0 <= memory_budget < 1):
+            raise ValueError(f'model.memory_budget={memory_budget} is a share of 0..1 and needs compile=True and '
+                             'checkpointing=False')
+        if compile:
+            compile_layers(self.network.language_model, memory_budget)
         self._trained = tuple(self.trainables().values())[:1]  # a tuple, lest it be registered once more
         self._buffers_fp32 = float_buffers(self.network)
 
@@ -230,14 +237,23 @@ class VideoLLaVASAMModel(BaseModel):
 
     # -- passes ---------------------------------------------------------------------------------------------------
 
-    def encode(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor) -> Images:
-        """Encode the distinct images of a batch, without a graph where the encoder is frozen."""
+    def encode(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor,
+               segmented: Iterable[int] | None = None) -> Images:
+        """Encode the distinct images of a batch, without a graph where the encoder is frozen.
+
+        Args:
+            pixel_values, g_pixel_values: of I images.
+            segmented: the images that masks are asked of; SAM 2 sees no other. Default all.
+        """
         network = self.network
+        chosen = sorted(set(range(len(g_pixel_values)) if segmented is None else segmented))
         with self._encoding(network.vision_model):
             vision = network.encode_vision(pixel_values)
         with self._encoding(network.grounding_encoder.vision_encoder):
+            if len(chosen) < len(g_pixel_values):
+                g_pixel_values = g_pixel_values[on_device(chosen, g_pixel_values.device)]
             maps = network.encode_grounding(g_pixel_values)
-        return Images(vision, maps)
+        return Images(vision, maps, chosen)
 
     @contextmanager
     def _encoding(self, encoder: torch.nn.Module) -> Iterator[None]:
@@ -271,37 +287,41 @@ class VideoLLaVASAMModel(BaseModel):
 
     def token_loss(self, batch: Batch, hidden_states: torch.Tensor) -> torch.Tensor:
         """Cross-entropy (B,) of the supervised tokens; the head runs on their positions only."""
-        rows, columns = (batch.labels != IGNORE).nonzero(as_tuple=True)
-        logits = self.logits(hidden_states[rows, columns - 1])
-        return token_cross_entropy(logits, batch.labels[rows, columns], rows, len(batch.rows))
+        logits = self.logits(hidden_states.flatten(0, 1)[batch.target_places - 1])
+        labels = batch.labels.flatten()[batch.target_places]
+        return token_cross_entropy(logits, labels, batch.target_rows, len(batch.rows))
 
-    def segment(self, batch: Batch, hidden_states: torch.Tensor, images: Images) -> torch.Tensor:
-        """Mask logits (B, h, w), one ``[SEG]`` per row, from the state at the token's own position.
+    def segment(self, rows: Sequence[Row], hidden_states: torch.Tensor, images: Images) -> torch.Tensor:
+        """Mask logits (R, h, w), one ``[SEG]`` per row, from the state at the token's own position.
 
         Rows of one image share its feature maps through SAM 2's point-batch axis.
+
+        Args:
+            rows: the first R of a batch padded on the right.
+            hidden_states: (B, L, D) of the batch.
+            images: encoded images.
         """
-        rows, columns = (batch.labels == self.vocabulary.seg_id).nonzero(as_tuple=True)
-        if rows.tolist() != list(range(len(batch.rows))):
+        if any(row.labels.count(self.vocabulary.seg_id) != 1 for row in rows):
             raise ValueError('every segmentation row needs exactly one supervised [SEG]')
+        width = hidden_states.shape[1]
+        places = [number * width + row.labels.index(self.vocabulary.seg_id) for number, row in enumerate(rows)]
         with self.precision():
-            embeds = self.network.text_hidden_fcs(hidden_states[rows, columns])
-        return self.decode_masks(embeds, [row.image for row in batch.rows], images)  # type: ignore[misc]
+            states = hidden_states.flatten(0, 1)[on_device(places, hidden_states.device)]
+            embeds = self.network.text_hidden_fcs(states)
+        return self.decode_masks(embeds, [row.image for row in rows], images)  # type: ignore[misc]
 
     def decode_masks(self, seg_embeds: torch.Tensor, image_of_row: Sequence[int], images: Images) -> torch.Tensor:
         """Mask logits (R, h, w) for ``[SEG]`` embeddings (R, d) of rows that may share images."""
-        used = sorted(set(image_of_row))
-        place = {image: index for index, image in enumerate(used)}
-        slots, seen = [], [0] * len(used)
-        for image in image_of_row:
-            slots.append((place[image], seen[place[image]]))
-            seen[place[image]] += 1
-        first = torch.tensor([slot[0] for slot in slots], device=seg_embeds.device)
-        second = torch.tensor([slot[1] for slot in slots], device=seg_embeds.device)
-        grouped = seg_embeds.new_zeros(len(used), max(seen), seg_embeds.shape[-1])
-        grouped = grouped.index_put((first, second), seg_embeds)
+        used, most, places = object_grid(image_of_row)
+        places = on_device(places, seg_embeds.device)
+        grouped = seg_embeds.new_zeros(len(used) * most, seg_embeds.shape[-1]).index_copy(0, places, seg_embeds)
+        maps = images.maps
+        if used != images.segmented:
+            held = on_device([images.segmented.index(image) for image in used], seg_embeds.device)
+            maps = [fmap[held] for fmap in maps]
         with self.precision():
-            masks = self.network.decode_masks([fmap[used] for fmap in images.maps], grouped)
-        return masks[first, second]
+            masks = self.network.decode_masks(maps, grouped.view(len(used), most, -1))
+        return masks.flatten(0, 1)[places]
 
     def mask_losses(
         self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
@@ -335,9 +355,9 @@ class VideoLLaVASAMModel(BaseModel):
             sample = data['sample_ids'][data['captions'].index(None)]
             raise ValueError(f'{sample} has no caption to find: give val_dataloader a data set of expressions')
         rows = [self.text_rows.monitored(*each) for each in zip(data['image2'].tolist(), data['captions'])]
-        images = self.encode(data['pixel_values'], data['g_pixel_values'])
-        batch, hidden_states = self.read_rows(rows, images)
-        return binary_masks(self.segment(batch, hidden_states, images)[:, None], data['masks2'].shape[-2:])[:, 0]
+        images = self.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
+        _, hidden_states = self.read_rows(rows, images)
+        return binary_masks(self.segment(rows, hidden_states, images)[:, None], data['masks2'].shape[-2:])[:, 0]
 
     def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
         """Referring segmentation of every captioned object, and region captions of those that are described.
@@ -354,12 +374,12 @@ class VideoLLaVASAMModel(BaseModel):
         asked = zip(data['sample_ids'], data['image2'].tolist(), data['captions'])
         rows = [self.text_rows.segmentation(step, *each) for each in asked]
         described = [index for index, describes in enumerate(data['describes']) if describes]
-        image1, regions = data['image1'].tolist(), data['prompt_masks'].cpu()
+        image1, regions = data['image1'].tolist(), data['prompt_masks']
         rows += [self.text_rows.description(image1[row], regions[row], data['captions'][row]) for row in described]
-        images = self.encode(data['pixel_values'], data['g_pixel_values'])
+        images = self.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
         batch, hidden_states = self.read_rows(rows, images)
         token_loss = self.token_loss(batch, hidden_states)
-        logits = self.segment(batch.first(count), hidden_states[:count], images)
+        logits = self.segment(rows[:count], hidden_states, images)
         points = [self.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
         bce, dice_loss = self.mask_losses(logits, data['masks2'], points)
         weights = usable_weights(data)
@@ -377,9 +397,3 @@ class VideoLLaVASAMModel(BaseModel):
     def generator(self, *key: int | str) -> torch.Generator:
         """A generator on the model's device, keyed by the model's seed and ``key``."""
         return generator_for(self.seed, *key, device=next(self.network.parameters()).device)
-
-
-def usable_weights(data: Mapping) -> torch.Tensor:
-    """(R,) weight of each row in the batch mean; a row without mask counts in the denominator with value 0."""
-    usable = data['masks2'].flatten(1).any(dim=1) & data['prompt_masks'].flatten(1).any(dim=1)
-    return data['row_weights'] * usable

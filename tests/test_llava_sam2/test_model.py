@@ -150,10 +150,10 @@ def test_objects_of_one_image_share_its_features(build_base, make_batch, vocabul
     monkeypatch.setattr(
         model.network, 'decode_masks', lambda maps, embeds: calls.append((maps, embeds)) or decode(maps, embeds)
     )
-    masks = model.segment(*model.read_rows(rows, images), images)
+    masks = model.segment(rows, model.read_rows(rows, images)[1], images)
     assert len(calls) == 1 and [len(fmap) for fmap in calls[0][0]] == [2, 2, 2] and calls[0][1].shape == (2, 3, 32)
     for row, mask in zip(rows, masks):
-        alone = model.segment(*model.read_rows([row], images), images)[0]
+        alone = model.segment([row], model.read_rows([row], images)[1], images)[0]
         torch.testing.assert_close(mask, alone, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(masks[0], masks[2])
 
@@ -244,8 +244,8 @@ def test_predicted_masks_are_those_of_each_row_alone_with_the_answer_given(build
     for row, (mask, phrase) in enumerate(zip(masks, ('the red dog', 'a striped blue cat on the left'))):
         images = model.encode(*(batch[key][batch['image2'][row]][None] for key in ('pixel_values', 'g_pixel_values')))
         given = segmentation_row(model.vocabulary, 16, 0, phrase, prompts.EVALUATION_QUESTION, 'It is [SEG].')
-        padded, hidden_states = model.read_rows([given], images)
-        logits = model.segment(padded, hidden_states, images)
+        _, hidden_states = model.read_rows([given], images)
+        logits = model.segment([given], hidden_states, images)
         alone = torch.nn.functional.interpolate(logits[None], size=mask.shape, mode='bilinear')[0, 0] > 0
         assert mask.dtype == torch.bool and 0.001 < alone.float().mean() < 0.999
         assert (mask != alone).float().mean() < 1e-3 and not mask.requires_grad

@@ -19,7 +19,7 @@ from dual_loop.datasets.quarantine import set_work_dir
 from dual_loop.datasets.shared_memory import check_shared_memory
 from dual_loop.datasets.workers import LOADER_TIMEOUT, AwaitedLoader
 from dual_loop.loop_names import loader_key, loop_title
-from dual_loop.models.loop import Loop
+from dual_loop.models.loop import Loop, as_numbers
 from dual_loop.stop import EXIT_STATUS, StopAgreed, StopSignal, is_lost_rank
 from llava_sam2.randomness import seed_for
 from llava_sam2.trainable import rarely_reached
@@ -325,12 +325,15 @@ class DualLoopTrainLoop(BaseLoop):
         figures: dict[str, list[float]] = {}
         show = self.preview_interval and (
             (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1))
-        for micro, batch in enumerate(batches):
+        batches = [model.data_preprocessor(batch, training=True)['data'] for batch in batches]
+        prepared = loop.prepare(model, batches, self.stop.poll)
+        for micro, data in enumerate(batches):
             self.stop.poll()
             # Dropout is the only user of the global generator; keyed so, a resumed run draws the same.
             torch.manual_seed(seed_for(model.base.seed, 'dropout', self._iter, micro, loop.key, get_rank()))
-            data = model.data_preprocessor(batch, training=True)['data']
             options = dict(step=self._iter, preview=bool(show) and self.preview is None, poll=self.stop.poll)
+            if prepared:
+                options['prepared'] = prepared[micro]
             output = model(data, options, mode=loop.name)
             grads = torch.autograd.grad(output['loss'], self.parameters, allow_unused=True)
             self.layout.accumulate_(buffer, grads, 1 / len(batches), loop.name)
@@ -339,8 +342,8 @@ class DualLoopTrainLoop(BaseLoop):
             buffer[marked] += output['loss'] * 0
             if preview := output.pop('preview', None):
                 self.preview = dict(preview, data=data)
-            for name, value in output.items():
-                figures.setdefault(f'{loop.name}/{name}', []).append(float(value))
+            for name, value in as_numbers(output).items():
+                figures.setdefault(f'{loop.name}/{name}', []).append(value)
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
     def skip(self, extremes: Mapping[str, Sequence[torch.Tensor]], data: Mapping[str, list]) -> None:

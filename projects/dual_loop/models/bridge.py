@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.registry import MODELS
 
+from llava_sam2.portable.sequences import on_device
 from llava_sam2.portable.vocabulary import Vocabulary
 
 
@@ -47,14 +48,14 @@ class BridgeOutput:
     Attributes:
         embeds: per row, (n, D) caption embeddings.
         ids: per row, the n sampled token ids, in the form that stands in the slot.
-        entropy: mean entropy of the student's distribution over the candidates, in nats.
-        agreement: share of sampled tokens that are the student's own best.
+        entropy: (), mean entropy of the student's distribution over the candidates, in nats.
+        agreement: (), share of sampled tokens that are the student's own best.
     """
 
     embeds: list[torch.Tensor]
     ids: list[list[int]]
-    entropy: float
-    agreement: float
+    entropy: torch.Tensor
+    agreement: torch.Tensor
 
 
 @MODELS.register_module()
@@ -93,7 +94,7 @@ class CaptionBridge:
         lengths = [len(part) for part in logits]
         device = weight.device
         # fp32: in bf16 the noise takes 1 836 distinct values and never exceeds 5.53.
-        scores = torch.cat(list(logits)).float().masked_fill(vocabulary.not_in_caption.to(device), float('-inf'))
+        scores = torch.cat(list(logits)).float().masked_fill(vocabulary.on('not_in_caption', device), float('-inf'))
         values, candidates = scores.topk(min(self.topk, len(vocabulary.ordinary_ids)), dim=-1)
         noise = torch.cat([
             -torch.empty(n, values.shape[1], device=device).exponential_(generator=generator).log()
@@ -103,15 +104,15 @@ class CaptionBridge:
         hard = noisy.argmax(dim=-1)
         probs = (noisy / self.tau).softmax(dim=-1)
         # The text before the slot ends without a space, so the first caption token brings it along.
-        first = torch.tensor([sum(lengths[:row]) for row in range(len(lengths))], device=device)
-        spaced = vocabulary.with_leading_space.to(device)[candidates[first]]
+        first = on_device([sum(lengths[:row]) for row in range(len(lengths))], device)
+        spaced = vocabulary.on('with_leading_space', device)[candidates[first]]
         candidates = candidates.index_copy(0, first, spaced)  # topk's own backward needs the original
         embeds = _HardLookup.apply(probs, candidates, hard, weight)
-        ids = candidates.gather(1, hard[:, None])[:, 0]
+        ids = iter(candidates.gather(1, hard[:, None])[:, 0].tolist())
         log_probs = values.detach().log_softmax(dim=-1)
         return BridgeOutput(
             embeds=list(embeds.split(lengths)),
-            ids=[part.tolist() for part in ids.split(lengths)],
-            entropy=float(-(log_probs.exp() * log_probs).sum(dim=-1).mean()),
-            agreement=float((hard == 0).float().mean()),
+            ids=[[next(ids) for _ in range(length)] for length in lengths],
+            entropy=-(log_probs.exp() * log_probs).sum(dim=-1).mean(),
+            agreement=(hard == 0).float().mean(),
         )

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.registry import MODELS
 
-from llava_sam2.model import usable_weights
+from llava_sam2.batches import usable_weights
 from llava_sam2.text_rows import TextRows
 
-from .loop import CAPTION_PATH, Loop, Passage, scalars
+from .loop import CAPTION_PATH, Loop, Passage, detached
 
 if TYPE_CHECKING:
     from .dual_loop_model import DualLoopModel
@@ -50,13 +50,13 @@ class CaptionLoop(Loop):
                 poll: Callable[[], None] | None = None) -> dict[str, Any]:
         self.refuse_missing_captions(data)
         base, captions = model.base, data['captions']
-        images = base.encode(data['pixel_values'], data['g_pixel_values'])
+        images = base.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
         rows = [
             base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), captions[row], self.max_caption_len)
             for row, sample_id in enumerate(data['sample_ids'])
         ]
         batch, hidden_states = base.read_rows(rows, images)
-        logits = base.segment(batch, hidden_states, images)
+        logits = base.segment(rows, hidden_states, images)
         regions = predicted_regions(logits.detach(), base.config.region_grid)
         described = [
             base.text_rows.description(int(data['image2'][row]), region, captions[row])
@@ -74,8 +74,8 @@ class CaptionLoop(Loop):
             mask, dice = base.mask_losses(logits, data['masks2'], points)
             parts['mask'] = weights @ (mask + dice)
             loss = loss + self.mask_weight * parts['mask']
-        output = dict(loss=loss) | scalars(parts)
-        output['empty_mask'] = float((logits.detach() <= 0).flatten(1).all(dim=1).float().mean())
+        output = dict(loss=loss) | detached(parts)
+        output['empty_mask'] = (logits.detach() <= 0).flatten(1).all(dim=1).float().mean()
         return output
 
     def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:

@@ -1,6 +1,6 @@
 """What every loop is: an object that gives a loss of a batch, and says what the engine must know about it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,15 @@ class Loop:
         """Its name in words."""
         return loop_title(self.name)
 
+    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
+                poll: Callable[[], None] | None = None) -> Sequence[Any]:
+        """What is better done for all micro-batches of a step at once, without a graph.
+
+        Returns:
+            Of each batch what :meth:`forward` gets as ``prepared``; nothing at all (the default) if it gets none.
+        """
+        return ()
+
     def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
                 poll: Callable[[], None] | None = None) -> dict[str, Any]:
         """The loss of a batch.
@@ -83,8 +92,8 @@ class Loop:
 
         Returns:
             ``loss`` with its graph, a mean over the rows of the global batch; its parts and the figures of the log as
-            numbers, ``seconds_PHASE`` among them for what is a phase of its own; ``preview``, with pictures, if there
-            is any.
+            numbers or tensors (), ``seconds_PHASE`` among them for what is a phase of its own; ``preview``, with
+            pictures, if there is any.
         """
         raise NotImplementedError
 
@@ -100,6 +109,13 @@ class Loop:
                              f'not to {loader_key(self.name)}')
 
 
-def scalars(output: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Parts of a loss as numbers."""
-    return {name: float(part.detach()) for name, part in output.items()}
+def detached(parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Parts of a loss without their graphs."""
+    return {name: part.detach() for name, part in parts.items()}
+
+
+def as_numbers(figures: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
+    """Figures as numbers; those that are tensors come from the device together, which the host waits for once."""
+    tensors = {name: value for name, value in figures.items() if isinstance(value, torch.Tensor)}
+    values = torch.stack([value.float() for value in tensors.values()]).tolist() if tensors else []
+    return {name: float(value) for name, value in (dict(figures) | dict(zip(tensors, values))).items()}

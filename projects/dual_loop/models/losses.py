@@ -1,10 +1,12 @@
 """Cross-entropy at chosen positions of captions."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 
 from llava_sam2.losses import token_cross_entropy
+from llava_sam2.portable.sequences import on_device
 
 
 def positions_loss(
@@ -17,8 +19,8 @@ def positions_loss(
         targets: per row, n token ids.
         positions: per row, the positions that count; a row without any gets 0.
     """
-    device = logits[0].device
-    chosen = torch.cat([part[list(places)] for part, places in zip(logits, positions)])
-    labels = torch.tensor([row[place] for row, places in zip(targets, positions) for place in places], device=device)
-    rows = torch.tensor([row for row, places in enumerate(positions) for _ in places], device=device)
-    return token_cross_entropy(chosen, labels.long(), rows.long(), len(logits))
+    starts = accumulate((len(part) for part in logits), initial=0)
+    chosen = [(start + place, row[place], number) for number, (start, row, places)
+              in enumerate(zip(starts, targets, positions)) for place in places]
+    where, labels, rows = on_device(chosen, logits[0].device).long().view(-1, 3).unbind(1)
+    return token_cross_entropy(torch.cat(list(logits))[where], labels, rows, len(logits))

@@ -2,23 +2,41 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mmengine.registry import MODELS
 
-from llava_sam2.model import Images, usable_weights
+from llava_sam2.batches import usable_weights
+from llava_sam2.model import Images
+from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.network import binary_masks
+from llava_sam2.portable.sequences import on_device
 from llava_sam2.text_rows import TextRows
 
 from .bridge import CaptionBridge
 from .caption_figures import caption_figures
 from .corruption import corrupt
-from .loop import Loop, Passage, scalars
+from .loop import Loop, Passage, detached
 from .losses import positions_loss
 
 if TYPE_CHECKING:
     from .dual_loop_model import DualLoopModel
+
+
+class Described(NamedTuple):
+    """What the passes of a batch start from.
+
+    Attributes:
+        images: encoded.
+        captions: the teacher's, of the rows without caption.
+        seconds: that the teacher took.
+    """
+
+    images: Images
+    captions: list[Decoded]
+    seconds: float
 
 
 @MODELS.register_module()
@@ -70,28 +88,39 @@ class MaskLoop(Loop):
     def key(self) -> int | str:
         return 1 if self.name == 'loop1' else self.name
 
-    def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
-                poll: Callable[[], None] | None = None) -> dict[str, Any]:
+    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
+                poll: Callable[[], None] | None = None) -> list['Described']:
+        """Encode the images and have the teacher describe the rows without caption, those of all batches together: a
+        token costs the teacher as much for two batches as for one."""
         base = model.base
-        images = base.encode(data['pixel_values'], data['g_pixel_values'])
+        images = [base.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
+                  for data in batches]
+        pseudo = [[row for row, caption in enumerate(data['captions']) if caption is None] for data in batches]
+        before = list(accumulate((len(each.vision) for each in images), initial=0))
+        asked = [(start + int(data['image1'][row]), data['prompt_masks'][row])
+                 for start, data, rows in zip(before, batches, pseudo) for row in rows]
+        seconds, taught = 0.0, iter(())
+        if asked:
+            started = time.perf_counter()
+            together = Images(torch.cat([each.vision for each in images]), [], [])
+            taught = iter(model.teacher.describe(together, *map(list, zip(*asked)), self.max_caption_len, poll))
+            seconds = time.perf_counter() - started
+        return [Described(of_batch, [next(taught) for _ in rows], seconds / len(batches))
+                for of_batch, rows in zip(images, pseudo)]
+
+    def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
+                poll: Callable[[], None] | None = None, prepared: 'Described | None' = None) -> dict[str, Any]:
+        base = model.base
+        images, taught, seconds = prepared or self.prepare(model, [data], poll)[0]
         captions: list[str | None] = list(data['captions'])
         pseudo = [row for row, caption in enumerate(captions) if caption is None]
         soft: dict[int, torch.Tensor] = {}
         parts: dict[str, torch.Tensor] = {}
-        figures: dict[str, float] = dict(seconds_teacher=0.0)
+        figures: dict[str, Any] = dict(seconds_teacher=seconds)
         weights = usable_weights(data)
         if self.bridge is not None:
             parts['denoise'] = weights.new_zeros(())  # what human sentences contribute
         if pseudo:
-            started = time.perf_counter()
-            taught = model.teacher.describe(
-                images,
-                [int(data['image1'][row]) for row in pseudo],
-                [data['prompt_masks'][row] for row in pseudo],
-                self.max_caption_len,
-                poll,
-            )
-            figures['seconds_teacher'] = time.perf_counter() - started
             ids = [_without_final_stop(base.vocabulary.pieces, decoded.ids) for decoded in taught]
             figures |= caption_figures(ids, [decoded.ended for decoded in taught])
             if self.bridge is None:
@@ -101,7 +130,7 @@ class MaskLoop(Loop):
                 embeds, sampled, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
                 soft = dict(zip(pseudo, embeds))
                 figures |= seen
-                parts['denoise'] = weights[pseudo] @ denoise
+                parts['denoise'] = weights[on_device(pseudo, weights.device)] @ denoise
                 for row, caption in zip(pseudo, sampled):
                     captions[row] = base.vocabulary.decode(caption).strip()
         rows = [
@@ -110,14 +139,14 @@ class MaskLoop(Loop):
             for row, sample_id in enumerate(data['sample_ids'])
         ]
         batch, hidden_states = base.read_rows(rows, images)
-        logits = base.segment(batch, hidden_states, images)
+        logits = base.segment(rows, hidden_states, images)
         points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
         mask, dice = base.mask_losses(logits, data['masks2'], points)
         parts |= dict(mask=weights @ mask, dice=weights @ dice, answer=weights @ base.token_loss(batch, hidden_states))
         loss = parts['mask'] + parts['dice'] + self.answer_weight * parts['answer']
         if 'denoise' in parts:
             loss = loss + self.denoise_weight * parts['denoise']
-        output = dict(loss=loss) | scalars(parts) | figures
+        output = dict(loss=loss) | detached(parts) | figures
         if preview:
             predicted = binary_masks(logits.detach()[:, None], data['masks2'].shape[-2:])[:, 0]
             output['preview'] = dict(captions=captions, predicted=predicted.cpu())
@@ -126,7 +155,7 @@ class MaskLoop(Loop):
     def _student_captions(
         self, model: 'DualLoopModel', data: Mapping[str, Any], images: Images, pseudo: Sequence[int],
         ids: Sequence[list[int]], step: int,
-    ) -> tuple[list[torch.Tensor], list[list[int]], torch.Tensor, dict[str, float]]:
+    ) -> tuple[list[torch.Tensor], list[list[int]], torch.Tensor, dict[str, torch.Tensor]]:
         """First student pass: read image 1, mask 1 and the corrupted caption, predict the caption, sample it.
 
         Returns:

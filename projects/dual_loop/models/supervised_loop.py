@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 
 from llava_sam2.text_rows import TextRows
 
-from .loop import Loop, Passage, scalars
+from .loop import Loop, Passage, detached
 
 if TYPE_CHECKING:
     from .dual_loop_model import DualLoopModel
@@ -47,7 +47,7 @@ class SupervisedLoop(Loop):
         parts = {name.removeprefix('loss_'): part for name, part in losses.items()}
         loss = parts['mask'] + parts['dice']
         loss = loss + self.answer_weight * parts['answer'] + self.caption_weight * parts['caption']
-        return dict(loss=self.weight * loss) | scalars(parts)
+        return dict(loss=self.weight * loss) | detached(parts)
 
     def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:
         yield from supervised_passages(rows, data, row, step)

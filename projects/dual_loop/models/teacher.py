@@ -9,7 +9,9 @@ from torch import nn
 
 from llava_sam2.model import Images, VideoLLaVASAMModel
 from llava_sam2.portable.generation import Decoded, greedy_decode
+from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
 
+DECODINGS = ('auto', 'static', 'plain')
 _CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
 
 
@@ -23,16 +25,31 @@ class Teacher:
 
     Args:
         student: the model whose weights are shared.
+        decoding: ``static`` (merged weights, fixed caches, a captured graph on a GPU, see
+            :class:`~llava_sam2.portable.static_decoding.StaticDecoder`; takes a second copy of the decoder layers),
+            ``plain``, or ``auto``: static wherever the student allows it.
+        compile: compile the static step of a layer; None for yes on a GPU.
 
     Attributes:
         needs_averages: whether it stands still unless a hook calls :meth:`set_values` after every step. Training is
             refused without one.
+
+    Raises:
+        ValueError: ``static`` where it cannot be.
     """
 
     needs_averages = True
 
-    def __init__(self, student: VideoLLaVASAMModel):
+    def __init__(self, student: VideoLLaVASAMModel, decoding: str = 'auto', compile: bool | None = None):
+        if decoding not in DECODINGS:
+            raise ValueError(f'model.teacher.decoding={decoding!r} is unknown, use one of {", ".join(DECODINGS)}')
+        if decoding == 'static' and (reason := obstacle(student.network)):
+            raise ValueError(f"model.teacher.decoding='static' cannot be: {reason}; use 'auto' or 'plain'")
         self.student = student
+        self.static = decoding == 'static' or decoding == 'auto' and obstacle(student.network) is None
+        self.compile = compile
+        self._decoder: StaticDecoder | None = None
+        self._merged = False
         self.parameters: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in student.trainables().items() if name.startswith(_CAPTION_PATH)
         }
@@ -41,8 +58,11 @@ class Teacher:
     def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
         """Write the working copy from averages that hold at least the caption path."""
         for name, parameter in self.parameters.items():
-            # The model may have moved to another device since the copy was made.
-            self.values[name] = averages[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
+            value = self.values[name]
+            if (value.device, value.dtype) != (parameter.device, parameter.dtype):  # the model has moved since
+                value = self.values[name] = torch.empty_like(parameter)
+            value.copy_(averages[name])
+        self._merged = False
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -76,17 +96,27 @@ class Teacher:
         """
         student, vocabulary = self.student, self.student.vocabulary
         rows = [student.text_rows.description(image, region, []) for image, region in zip(image_of_row, regions)]
+        device = student.network.device
+        banned = dict(forbidden=vocabulary.on('cannot_continue', device),
+                      forbidden_first=vocabulary.on('cannot_begin', device))
+        if self.static:
+            with self.active():
+                features = student.project(images)
+            return self._static_decoder().decode(student.pad(rows), features, max_caption_len, poll=poll, **banned)
         with self.active(), student.precision():
-            return greedy_decode(
-                student.network,
-                student.pad(rows, side='left'),
-                student.project(images),
-                vocabulary,
-                max_caption_len,
-                forbidden=vocabulary.cannot_continue,
-                forbidden_first=vocabulary.cannot_begin,
-                poll=poll,
-            )
+            return greedy_decode(student.network, student.pad(rows, side='left'), student.project(images), vocabulary,
+                                 max_caption_len, poll=poll, **banned)
+
+    def _static_decoder(self) -> StaticDecoder:
+        """With the present values."""
+        student = self.student
+        if self._decoder is None or self._decoder.device != student.network.device:
+            compiled = student.network.device.type == 'cuda' if self.compile is None else self.compile
+            self._decoder, self._merged = StaticDecoder(student.network, student.vocabulary, compiled), False
+        if not self._merged:
+            self._decoder.merge({parameter: self.values[name] for name, parameter in self.parameters.items()})
+            self._merged = True
+        return self._decoder
 
 
 @MODELS.register_module()
@@ -105,9 +135,13 @@ class LiveTeacher(Teacher):
 
     needs_averages = False
 
-    def __init__(self, student: VideoLLaVASAMModel):
-        self.student = student
+    def __init__(self, student: VideoLLaVASAMModel, decoding: str = 'auto', compile: bool | None = None):
+        super().__init__(student, decoding, compile)
         self.parameters, self.values = {}, {}
+
+    def _static_decoder(self) -> StaticDecoder:
+        self._merged = False  # an optimizer step may have come between
+        return super()._static_decoder()
 
 
 #: What a config may name in a word.

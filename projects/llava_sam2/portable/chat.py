@@ -27,6 +27,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .answers import answer_rows
 from .configuration import Sa2VAConfig, config_of_folder
 from .generation import Decoded  # noqa: F401
+from .idle_attention import leave_out_idle_attention  # noqa: F401
 from .image_processing import grounding_pixels, vision_pixels, vision_tiles
 from .key_maps import is_lora  # noqa: F401
 from .network import Sa2VANetwork, binary_masks
@@ -37,6 +38,7 @@ from .regions import region_grid, region_masks
 from .released import fill, plan_release, refuse_unmerged, write_tensors
 from .rows import chat_row
 from .sequences import Row  # noqa: F401
+from .static_decoding import StaticDecoder  # noqa: F401
 from .stored import open_tensors  # noqa: F401
 from .templates import ChatTemplate
 from .video_memory import expected_video_memory  # noqa: F401

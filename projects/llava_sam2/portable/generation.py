@@ -1,6 +1,6 @@
 """Greedy decoding of a left-padded batch."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,47 @@ class Decoded:
     ids: list[int]
     ended: bool
     said: list[int] = field(default_factory=list, compare=False)
+
+
+class Transcript:
+    """What the rows of a batch have said so far, and which of them have ended.
+
+    Args:
+        rows: their number.
+        vocabulary, max_new_tokens, stop_ids: see :func:`greedy_decode`.
+    """
+
+    def __init__(self, rows: int, vocabulary: Vocabulary, max_new_tokens: int, stop_ids: Collection[int] = ()):
+        self.vocabulary, self.max_new_tokens, self.stop_ids = vocabulary, max_new_tokens, stop_ids
+        self._ids: list[list[int]] = [[] for _ in range(rows)]
+        self._lengths: list[int | None] = [None] * rows
+        self._finished = [False] * rows
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rows have ended."""
+        return all(self._finished)
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Take the next token of each row; what a row says after its end does not count."""
+        for row, index in enumerate(tokens):
+            if not self._finished[row]:
+                ids = self._ids[row]
+                ids.append(index)
+                self._lengths[row] = len(ids) - 1 if index in self.stop_ids else self.vocabulary.caption_length(ids)
+                # By the row alone: how long the others are must not change what it says.
+                self._finished[row] = self._lengths[row] is not None or (
+                    len(ids) > self.max_new_tokens and not self.vocabulary.may_be_ending(ids)
+                )
+
+    def decoded(self) -> list[Decoded]:
+        """What each row has said."""
+        ended = [length is not None and length <= self.max_new_tokens for length in self._lengths]
+        limit = self.max_new_tokens
+        return [
+            Decoded(row[: length if whole else limit], whole, row if whole else row[:limit])
+            for row, length, whole in zip(self._ids, self._lengths, ended)
+        ]
 
 
 @torch.no_grad()
@@ -68,9 +109,7 @@ def greedy_decode(
     cache = DynamicCache()
     inputs = dict(inputs_embeds=network.embed(batch, image_features))
     attention_mask, position_ids = batch.attention_mask, batch.position_ids
-    ids: list[list[int]] = [[] for _ in batch.rows]
-    lengths: list[int | None] = [None] * len(ids)
-    finished = [False] * len(ids)
+    transcript = Transcript(len(batch.rows), vocabulary, max_new_tokens, stop_ids)
     # The terminator has a few tokens of its own; a caption of exactly max_new_tokens may still end.
     for step in range(max_new_tokens + vocabulary.num_terminator_tokens):
         if poll is not None:
@@ -82,21 +121,10 @@ def greedy_decode(
             ).last_hidden_state[:, -1]
         logits = network.logits(hidden).float().masked_fill(banned if step else banned_first, float('-inf'))
         token = logits.argmax(dim=-1)
-        for row, index in enumerate(token.tolist()):
-            if not finished[row]:
-                ids[row].append(index)
-                lengths[row] = len(ids[row]) - 1 if index in stop_ids else vocabulary.caption_length(ids[row])
-                # By the row alone: how long the others are must not change what it says.
-                finished[row] = lengths[row] is not None or (
-                    len(ids[row]) > max_new_tokens and not vocabulary.may_be_ending(ids[row])
-                )
-        if all(finished):
+        transcript.add(token.tolist())
+        if transcript.finished:
             break
         inputs = dict(input_ids=token[:, None])
-        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(ids), 1)], dim=1)
+        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(batch.rows), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
-    ended = [length is not None and length <= max_new_tokens for length in lengths]
-    return [
-        Decoded(row[: length if whole else max_new_tokens], whole, row if whole else row[:max_new_tokens])
-        for row, length, whole in zip(ids, lengths, ended)
-    ]
+    return transcript.decoded()

@@ -1,5 +1,7 @@
 """From original pixels to what the two image encoders read. One resize each, straight from the original."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 
@@ -18,9 +20,16 @@ def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def normalise(image: torch.Tensor) -> torch.Tensor:
     """uint8 (..., 3, H, W) in 0..255 to float32, ImageNet-normalised."""
     # (x / 255 - mean) / std as one product and one sum in place, a third of the time.
-    scale = torch.tensor([1 / (255 * std) for std in IMAGENET_STD], device=image.device).view(3, 1, 1)
-    offset = torch.tensor([-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], device=image.device)
-    return image.float().mul_(scale).add_(offset.view(3, 1, 1))
+    scale, offset = _scale_and_offset(image.device)
+    return image.float().mul_(scale).add_(offset)
+
+
+@lru_cache
+def _scale_and_offset(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each (3, 1, 1), made once per device: an upload makes the host wait."""
+    scale = torch.tensor([1 / (255 * std) for std in IMAGENET_STD], device=device).view(3, 1, 1)
+    offset = torch.tensor([-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], device=device)
+    return scale, offset.view(3, 1, 1)
 
 
 def vision_pixels(image: torch.Tensor, size: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import InternVLVisionModel, PreTrainedModel, Qwen2ForCausalLM, Sam2Model
 
 from .configuration import Sa2VAConfig, sam2_config
+from .idle_attention import leave_out_idle_attention
 from .image_processing import normalise
 from .sequences import Batch
 
@@ -36,6 +37,7 @@ class Sa2VANetwork(PreTrainedModel):
         )
         self.language_model = Qwen2ForCausalLM(config.llm_config)
         self.grounding_encoder = Sam2Model(grounding)
+        leave_out_idle_attention(self.grounding_encoder)
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, grounding.mask_decoder_config.hidden_size)
         )
@@ -99,21 +101,26 @@ class Sa2VANetwork(PreTrainedModel):
             (B, L, D).
         """
         embeds = self.language_model.get_input_embeddings()(batch.input_ids)
+        shape, embeds = embeds.shape, embeds.flatten(0, 1)
         visual = image_features.flatten(0, 1)[batch.visual_index]
-        embeds = embeds.masked_scatter(batch.visual_mask[..., None], visual.to(embeds.dtype))
+        embeds = embeds.index_copy(0, batch.visual_places, visual.to(embeds.dtype))
         soft = [row.soft for row in batch.rows if row.soft is not None]
         if soft:
-            embeds = embeds.masked_scatter(batch.slot_mask[..., None], torch.cat(soft).to(embeds.dtype))
-        return embeds
+            embeds = embeds.index_copy(0, batch.slot_places, torch.cat(soft).to(embeds.dtype))
+        return embeds.view(shape)
 
     def hidden_states(self, batch: Batch, image_features: torch.Tensor) -> torch.Tensor:
-        """Last hidden states (B, L, D), after the final norm, of a padded batch; see :meth:`embed`."""
+        """Last hidden states (B, L, D), after the final norm, of a padded batch; see :meth:`embed`.
+
+        What stands at the padding means nothing. Padding on the right needs no mask: it follows its row, so causal
+        attention never reaches it, and a position is its column. A mask would rule out the flash kernel and have keys
+        and values repeated for each query head.
+        """
+        layer_types = self.language_model.config.layer_types
+        where = dict(attention_mask=batch.attention_mask, position_ids=batch.position_ids) if any(batch.starts) else \
+            dict(attention_mask=dict.fromkeys(layer_types))  # masks that are made already: none
         return self.language_model.model(
-            inputs_embeds=self.embed(batch, image_features),
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-        ).last_hidden_state
+            inputs_embeds=self.embed(batch, image_features), use_cache=False, **where).last_hidden_state
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Next-token logits (..., V) of the given states only; no caller needs the head on every position."""

@@ -1,8 +1,9 @@
 """Rows of tokens and how a batch of them is padded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 IGNORE = -100
@@ -48,11 +49,14 @@ class Row:
 class Batch:
     """Padded rows. Padding is neither attended nor counted by the position ids.
 
+    A place is a position in the flattened (B * L) batch.
+
     Attributes:
         input_ids, attention_mask, position_ids, labels: (B, L).
-        visual_mask: (B, L) bool, image and region tokens.
-        visual_index: (K,) which of the batch's image features, counted through all images, fill them in flat order.
-        slot_mask: (B, L) bool, positions filled by soft captions.
+        visual_places: (K,) where image and region tokens stand.
+        visual_index: (K,) which of the batch's image features, counted through all images, fill them.
+        slot_places: (S,) where soft captions stand.
+        target_places, target_rows: (N,) where supervised tokens stand, and their rows.
         starts: per row, the column of its first token (0 unless left-padded).
     """
 
@@ -61,20 +65,12 @@ class Batch:
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
     labels: torch.Tensor
-    visual_mask: torch.Tensor
-    slot_mask: torch.Tensor
-    starts: list[int]
+    visual_places: torch.Tensor
     visual_index: torch.Tensor
-
-    def first(self, count: int) -> 'Batch':
-        """The first ``count`` rows."""
-        return Batch(  # type: ignore[call-arg]
-            self.rows[:count],
-            *(getattr(self, name)[:count] for name in (
-                'input_ids', 'attention_mask', 'position_ids', 'labels', 'visual_mask', 'slot_mask', 'starts'
-            )),
-            self.visual_index,
-        )
+    slot_places: torch.Tensor
+    target_places: torch.Tensor
+    target_rows: torch.Tensor
+    starts: list[int]
 
 
 def pad_rows(
@@ -98,35 +94,42 @@ def pad_rows(
     Raises:
         ValueError: when a row has another number of image tokens than its image and region give.
     """
-    length = max(len(row.input_ids) for row in rows)
-    shape = (len(rows), length)
-    input_ids = torch.full(shape, pad_id, dtype=torch.long)
-    labels = torch.full(shape, IGNORE, dtype=torch.long)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    slot_mask = torch.zeros(shape, dtype=torch.bool)
+    shape = (len(rows), max(len(row.input_ids) for row in rows))
+    input_ids, labels = np.full(shape, pad_id), np.full(shape, IGNORE)
+    attended, slots = np.zeros(shape, bool), np.zeros(shape, bool)
     starts, visual = [], []
     for index, row in enumerate(rows):
-        start = length - len(row.input_ids) if side == 'left' else 0
+        start = shape[1] - len(row.input_ids) if side == 'left' else 0
         span = slice(start, start + len(row.input_ids))
-        input_ids[index, span] = torch.tensor(row.input_ids)
-        labels[index, span] = torch.tensor(row.labels)
-        attention_mask[index, span] = 1
+        input_ids[index, span] = row.input_ids
+        labels[index, span] = row.labels
+        attended[index, span] = True
         if row.soft is not None:
-            slot_mask[index, start + row.slot : start + row.slot + len(row.soft)] = True
+            slots[index, start + row.slot : start + row.slot + len(row.soft)] = True
         starts.append(start)
-        visual.append(row.visual_index(num_image_tokens))
+        visual.append(row.visual_index(num_image_tokens).numpy())
         if (found := row.input_ids.count(image_token_id)) != len(visual[-1]):
             raise ValueError(f'row {index} has {found} image tokens, but its image and region have {len(visual[-1])}')
-    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    visual_mask = (input_ids == image_token_id) & attention_mask.bool()
-    return Batch(
-        rows=rows,
-        input_ids=input_ids.to(device),
-        attention_mask=attention_mask.to(device),
-        position_ids=position_ids.to(device),
-        labels=labels.to(device),
-        visual_mask=visual_mask.to(device),
-        slot_mask=slot_mask.to(device),
-        starts=starts,
-        visual_index=torch.cat(visual).to(device),
+    targets = labels != IGNORE
+    arrays = dict(
+        input_ids=input_ids, attention_mask=attended, position_ids=(attended.cumsum(axis=1) - 1).clip(min=0),
+        labels=labels, visual_places=np.flatnonzero((input_ids == image_token_id) & attended),
+        visual_index=np.concatenate(visual), slot_places=np.flatnonzero(slots),
+        target_places=np.flatnonzero(targets), target_rows=targets.nonzero()[0],
     )
+    return Batch(rows=rows, starts=starts, **_uploaded(arrays, device))
+
+
+def on_device(values: Sequence, device: torch.device | str) -> torch.Tensor:
+    """A tensor of what the host knows, by a copy that the host does not wait for."""
+    tensor = torch.tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == 'cuda' else tensor
+
+
+def _uploaded(arrays: Mapping[str, np.ndarray], device: torch.device | str) -> dict[str, torch.Tensor]:
+    """The arrays as int64 tensors on a device, by one copy that the host does not wait for."""
+    flat = torch.from_numpy(np.concatenate([array.ravel().astype(np.int64) for array in arrays.values()]))
+    if torch.device(device).type == 'cuda':
+        flat = flat.pin_memory()
+    parts = flat.to(device, non_blocking=True).split([array.size for array in arrays.values()])
+    return {name: part.view(array.shape) for (name, array), part in zip(arrays.items(), parts)}

@@ -31,6 +31,7 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.size = size
         self.template = template
+        self._moved: dict[tuple[str, torch.device], torch.Tensor] = {}
         for token in (IMG_CONTEXT, IMG_START, IMG_END, *ADDED_TOKENS):
             if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
                 raise ValueError(
@@ -46,6 +47,12 @@ class Vocabulary:
         self.image_id = self.id_of(IMG_CONTEXT)
         self.seg_id = self.id_of(SEG)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    def on(self, table: str, device: torch.device) -> torch.Tensor:
+        """One of the tables on a device; it goes there once."""
+        if (table, device) not in self._moved:
+            self._moved[table, device] = getattr(self, table).to(device)
+        return self._moved[table, device]
 
     def id_of(self, token: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(token)

@@ -71,7 +71,7 @@ def test_loop2_loss_and_what_it_trains(build_loops, make_batch):
     model = build_loops(answer_weight=0.3)
     out = model.loops['loop2'].forward(model, batch, 0)
     expected = out['caption'] + 0.3 * out['answer']
-    assert float(out['loss'].detach()) == pytest.approx(expected, rel=1e-6) and 'mask' not in out
+    assert float(out['loss'].detach()) == pytest.approx(float(expected), rel=1e-6) and 'mask' not in out
     found = gradients(model, out['loss'])
     for name, gradient in found.items():
         trained = '.lora_' in name or '.mlp1.' in name
@@ -79,7 +79,7 @@ def test_loop2_loss_and_what_it_trains(build_loops, make_batch):
     assert found['base.network.mlp1.1.weight'].abs().sum() > 0
     with_mask = build_loops(answer_weight=0.3, mask_weight=0.5)
     out = with_mask.loops['loop2'].forward(with_mask, batch, 0)
-    assert float(out['loss'].detach()) == pytest.approx(expected + 0.5 * out['mask'], rel=1e-5)
+    assert float(out['loss'].detach()) == pytest.approx(float(expected + 0.5 * out["mask"]), rel=1e-5)
     found = gradients(with_mask, out['loss'])
     assert found['base.network.text_hidden_fcs.0.weight'].abs().sum() > 0
 

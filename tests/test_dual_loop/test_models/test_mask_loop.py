@@ -65,6 +65,20 @@ def test_human_sentences_need_no_teacher(build_loops, make_batch, monkeypatch):
     assert asked == [([1], [mixed['prompt_masks'][1].tolist()])]
 
 
+def test_the_batches_of_a_step_are_described_together_and_as_if_alone(build_loops, make_batch, monkeypatch):
+    model = build_loops()
+    loop = model.loops['loop1']
+    batches = [make_batch(dict(key=1), dict(key=2, caption='a dog')), make_batch(dict(key=3, caption='a cat')),
+               make_batch(dict(key=4), dict(key=5, pair=True))]
+    asked = spy(monkeypatch, model.teacher, 'describe', lambda args, _: len(args[1]))
+    prepared = loop.prepare(model, batches)
+    assert asked == [3] and [len(each.captions) for each in prepared] == [1, 0, 2]
+    for batch, ready in zip(batches, prepared):
+        alone, together = loop.forward(model, batch, 7), loop.forward(model, batch, 7, prepared=ready)
+        assert torch.equal(alone['loss'], together['loss']) and alone['caption_len' if ready.captions else 'mask'] == \
+            together['caption_len' if ready.captions else 'mask']
+
+
 @pytest.mark.parametrize('bridge', ['gumbel', 'discrete'])
 def test_what_follows_the_terminator_changes_nothing(build_loops, make_batch, monkeypatch, bridge):
     model = build_loops(max_caption_len=30, bridge=bridge)
@@ -129,7 +143,7 @@ def test_student_reads_corrupted_tokens_and_denoises_them(build_loops, make_batc
     start = len(padded.rows[0].input_ids) - len(ids)
     logprobs = model.base.network.logits(states[0]).log_softmax(dim=-1)
     expected = -sum(logprobs[start + place - 1, ids[place]] for place in changed) / len(changed)
-    assert out['denoise'] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(out['denoise']) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def test_student_samples_from_its_logits_at_the_caption_positions(build_loops, make_batch, monkeypatch):
@@ -157,7 +171,7 @@ def test_loop1_loss_is_the_sum_of_its_weighted_parts(build_loops, make_batch):
         out = model.loops['loop1'].forward(model, batch, 0)
         answer, denoise = weights.get('answer_weight', 1.0), weights.get('denoise_weight', 0.0)
         expected = out['mask'] + out['dice'] + answer * out['answer'] + denoise * out['denoise']
-        assert float(out['loss'].detach()) == pytest.approx(expected, rel=1e-6)
+        assert float(out['loss'].detach()) == pytest.approx(float(expected), rel=1e-6)
         assert out['denoise'] > 0
 
 

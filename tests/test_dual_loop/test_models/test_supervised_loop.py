@@ -5,7 +5,7 @@ import torch
 
 from dual_loop.models import CaptionLoop, Loop, MaskLoop, SupervisedLoop
 from dual_loop.models.dual_loop_model import build_loops as loops_of
-from llava_sam2.model import usable_weights
+from llava_sam2.batches import usable_weights
 
 DESCRIBED = (dict(key=1, caption='a red dog'), dict(key=2, caption='A small cat.', describes=True),
              dict(key=2, caption='it'))

@@ -82,7 +82,7 @@ def test_given_values_are_used_and_the_students_restored(student, batch):
 
 
 def test_student_is_restored_when_the_teacher_fails(student, batch, monkeypatch):
-    teacher = Teacher(student)
+    teacher = Teacher(student, decoding='plain')
     teacher.set_values(averages(teacher))
     state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     values = dict(teacher.values)
@@ -98,6 +98,27 @@ def test_student_is_restored_when_the_teacher_fails(student, batch, monkeypatch)
     assert student.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in student.state_dict().items())
     assert all(torch.equal(tensor, values[name]) for name, tensor in teacher.values.items())
+
+
+def test_static_and_plain_teachers_say_the_same_also_after_a_change(student, batch):
+    static, plain = Teacher(student, decoding='static', compile=False), Teacher(student, decoding='plain')
+    assert Teacher(student).static and not plain.static
+    said = []
+    for seed in range(3):
+        for teacher in (static, plain):
+            teacher.set_values(averages(teacher, seed))
+            said.append(describe(teacher, batch))
+        assert said[-1] == said[-2]
+    assert said[0] != said[2]
+
+
+def test_a_decoding_that_cannot_be_is_refused(build_base, student):
+    with pytest.raises(ValueError, match='decoding'):
+        Teacher(student, decoding='quick')
+    trained = build_base(lora=dict(r=2, alpha=4), train_token_rows=True)
+    assert not Teacher(trained).static
+    with pytest.raises(ValueError, match="use 'auto' or 'plain'"):
+        Teacher(trained, decoding='static')
 
 
 @pytest.mark.parametrize('moment', ['before', 'between'])
@@ -127,7 +148,7 @@ def test_nothing_the_teacher_does_needs_a_graph(student, batch, monkeypatch):
     monkeypatch.setattr(
         teacher_module, 'greedy_decode', lambda network, batch, features, *args, **kwargs: seen.append(features)
     )
-    describe(Teacher(student), batch)
+    describe(Teacher(student, decoding='plain'), batch)
     assert not seen[0].requires_grad
 
 

@@ -74,7 +74,7 @@ def test_an_image_of_two_tiles_and_its_thumbnail_with_regions_of_the_thumbnail(m
     )
     assert features.shape == (3, 16, 32)
     batch = pad_rows([row], 0, tokenizer.convert_tokens_to_ids('<IMG_CONTEXT>'), 16)
-    embeds = model.embed(batch, features)[0][batch.visual_mask[0]]
+    embeds = model.embed(batch, features)[0][batch.visual_places]
     thumbnail = features[2]
     expected = torch.cat([features.flatten(0, 1), thumbnail[grids[0]], thumbnail[grids[1]]])
     assert torch.equal(embeds, expected)

@@ -238,3 +238,27 @@ def test_binary_masks_are_resized_through_the_sizes_in_turn():
 def test_binary_masks_interpolate_between_pixel_centres():
     logits = torch.tensor([[[[-3.0, 1.0]]]])  # zero at 3/4 of the way between the two centres
     assert binary_masks(logits, (1, 16))[0, 0, 0].tolist() == [place + 0.5 > 10 for place in range(16)]
+
+
+def test_padding_on_the_right_needs_no_mask(build_base, make_batch):
+    """States, loss and gradients of ragged rows against a pass with mask and positions."""
+    base = build_base().train()
+    batch = make_batch(dict(key=1), dict(key=2))
+    images = base.encode(batch['pixel_values'], batch['g_pixel_values'])
+    rows = []
+    for number, words in enumerate((1, 9, 4, 20)):
+        region = torch.zeros(16, dtype=torch.bool)
+        region[: 1 + 4 * number] = True
+        rows.append(base.text_rows.description(number % 2, region, 'red ' * words))
+    padded = base.pad(rows)
+    parameters = [p for name, p in base.trainables().items() if '.lora_' in name or '.mlp1.' in name]
+    results = []
+    for masked in (False, True):
+        features = base.project(images)
+        states = base.network.language_model.model(
+            inputs_embeds=base.network.embed(padded, features), attention_mask=padded.attention_mask,
+            position_ids=padded.position_ids, use_cache=False).last_hidden_state if masked else \
+            base.network.hidden_states(padded, features)
+        loss = base.token_loss(padded, states)
+        results.append((states[padded.attention_mask.bool()], loss, torch.autograd.grad(loss.sum(), parameters)))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)

@@ -77,13 +77,15 @@ def test_slot_and_visual_tokens_are_embedded_exactly(model, images, rows, soft):
         batch = model.pad(rows, side)
         embeds = model.network.embed(batch, features)
         start = batch.starts[1] + rows[1].slot
+        visual, slot = (torch.zeros_like(batch.input_ids, dtype=torch.bool) for _ in range(2))
+        visual.view(-1)[batch.visual_places] = slot.view(-1)[batch.slot_places] = True
         assert torch.equal(embeds[1, start : start + 3], soft)
         for index, row in enumerate(rows):
             expected = features[row.image]
             if row.region is not None:
                 expected = torch.cat([expected, features[row.image][row.region]])
-            assert torch.equal(embeds[index][batch.visual_mask[index]], expected)
-        text = batch.attention_mask.bool() & ~batch.visual_mask & ~batch.slot_mask
+            assert torch.equal(embeds[index][visual[index]], expected)
+        text = batch.attention_mask.bool() & ~visual & ~slot
         assert torch.equal(embeds[text], model.network.token_embeddings()[batch.input_ids[text]])
 
 
@@ -106,12 +108,12 @@ def test_a_row_reads_the_same_alone_and_in_a_batch(model, images, rows, side):
 def test_losses_and_masks_of_a_row_are_the_same_alone_and_in_a_batch(model, images, rows):
     batch, states = model.read_rows(rows[:3], images)
     losses = model.token_loss(batch, states)
-    masks = model.segment(batch.first(2), states[:2], images)
+    masks = model.segment(rows[:2], states, images)
     for index, row in enumerate(rows[:3]):
         one, state = model.read_rows([row], images)
         torch.testing.assert_close(losses[index], model.token_loss(one, state)[0], rtol=0, atol=1e-5)
         if index < 2:
-            torch.testing.assert_close(masks[index], model.segment(one, state, images)[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(masks[index], model.segment([row], state, images)[0], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -127,4 +129,4 @@ def test_token_loss_is_the_mean_of_the_shifted_cross_entropy(model, images, rows
 def test_a_segmentation_row_without_seg_is_refused(model, images, rows):
     batch, states = model.read_rows([rows[2]], images)
     with pytest.raises(ValueError, match=r'exactly one supervised \[SEG\]'):
-        model.segment(batch, states, images)
+        model.segment(batch.rows, states, images)

@@ -31,25 +31,20 @@ def test_layout(side):
     assert batch.starts == ([0, 0] if side == 'right' else [2, 0])
     # Image 1 whole, image 2 whole and its second token once more.
     assert batch.visual_index.tolist() == [2, 3, 4, 5, 5]
-    assert torch.equal(batch.visual_mask, batch.input_ids == IMAGE)
+    assert batch.visual_places.tolist() == (batch.input_ids == IMAGE).flatten().nonzero()[:, 0].tolist()
+    assert batch.target_places.tolist() == [3 if side == 'right' else 5] and batch.target_rows.tolist() == [0]
 
 
 def test_pads_that_look_like_images_are_no_images():
     batch = pad_rows([row(IMAGE, 1), row(IMAGE, 1, 2)], IMAGE, IMAGE, 1)
-    assert batch.visual_mask.sum() == 2
+    assert batch.visual_places.tolist() == [0, 3]
 
 
 def test_slot_moves_with_the_padding():
     rows = [row(1, PAD, PAD, 2, soft=torch.zeros(2, 4), slot=1), row(1, 2, 3, 4, 5)]
     left = pad_rows(rows, PAD, IMAGE, 0, side='left')
-    assert left.slot_mask.nonzero().tolist() == [[0, 2], [0, 3]]
-    assert pad_rows(rows, PAD, IMAGE, 0).slot_mask.nonzero().tolist() == [[0, 1], [0, 2]]
-
-
-def test_first_rows():
-    batch = pad_rows([row(1), row(1, 2), row(1, 2, 3)], PAD, IMAGE, 0)
-    first = batch.first(2)
-    assert first.input_ids.tolist() == [[1, PAD, PAD], [1, 2, PAD]] and len(first.rows) == len(first.starts) == 2
+    assert left.slot_places.tolist() == [2, 3]
+    assert pad_rows(rows, PAD, IMAGE, 0).slot_places.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize('ids, region', [((IMAGE,), None), ((IMAGE, IMAGE), torch.tensor([True, False]))])
@@ -69,5 +64,5 @@ def test_tiles_frames_several_regions_and_mere_text():
     batch = pad_rows(rows, PAD, IMAGE, 2)
     # Both images whole, then the cells of each region of the second.
     assert batch.visual_index.tolist() == [2, 3, 4, 5, 4, 4, 5]
-    assert not batch.visual_mask[1].any()
+    assert batch.visual_places.tolist() == list(range(7))
     assert pad_rows(rows[1:], PAD, IMAGE, 2).visual_index.tolist() == []

@@ -141,7 +141,7 @@ def test_logits_masks_and_token_ids_are_those_of_the_live_model(answers, name, r
     row = segmentation_row(model.vocabulary, 16, 0, 'a red dog', QUESTION, ANSWER)
     batch, states = model.read_rows([row], images)
     close(answers[name]['logits'], model.logits(states))
-    close(answers[name]['masks'][0], model.segment(batch, states, images))
+    close(answers[name]['masks'][0], model.segment(batch.rows, states, images))
     region = region_grid(torch.from_numpy(scene[1][0]), model.config.region_grid)
     prompt = caption_row(model.vocabulary, 16, 0, region, [])
     (decoded,) = greedy_decode(
@@ -174,7 +174,7 @@ def test_masks_are_those_of_the_training_path(answers, trained_model, scene, ind
     row = segmentation_row(trained_model.vocabulary, 16, 0, PHRASES[index], QUESTION, answer['prediction'])
     images = encode(trained_model, image)
     batch, states = trained_model.read_rows([row], images)
-    logits = trained_model.segment(batch, states, images)[None]
+    logits = trained_model.segment(batch.rows, states, images)[None]
     (mask,) = answer['prediction_masks']
     assert mask.dtype == bool and mask.shape == (1, *image.shape[:2])
     expected = binary_masks(logits, (128, 128), image.shape[:2])[0]

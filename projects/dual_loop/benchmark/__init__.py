@@ -1,0 +1,1 @@
+"""How fast the training step is, and what bounds it (tools/benchmark_step.py)."""

@@ -1,0 +1,180 @@
+"""Times the steps of a run: as they are, by phases, and the plain way."""
+
+import json
+import logging
+import statistics
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+
+from dual_loop.engine.unwrapped import unwrapped
+
+from .flops import step_flops
+from .phases import Phases
+from .plain import take_the_plain_way
+from .roofs import measured_roofs, synchronise
+
+
+class StepBenchmark(Hook):
+    """Times a training run and writes what it found.
+
+    The run has ``steps(plain)`` steps: some that warm up (compilation and capture, whose seconds are told apart), some
+    that are timed, one by phases, one whose host synchronisations are counted, and with ``plain`` the first three once
+    more the straightforward way (see :mod:`.plain`).
+
+    Args:
+        rows, caption_len: of a step, for the count of arithmetic.
+        out: JSON file.
+        plain: measure the straightforward way too.
+        warm_up, runs: steps of each kind.
+        forced: let no caption of the teacher end early.
+        trace: folder for a profile of one step.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, rows: int, caption_len: int, out: str, plain: bool = False, warm_up: int = 2, runs: int = 5,
+                 forced: bool = True, trace: str | None = None):
+        self.rows, self.caption_len, self.out, self.plain = rows, caption_len, Path(out), plain
+        self.warm_up, self.runs, self.forced, self.trace = warm_up, runs, forced, trace
+        self.results: dict[str, Any] = {}
+
+    def steps(self) -> int:
+        """Steps that the run must have."""
+        return (self.warm_up + self.runs + 2) + (self.warm_up + self.runs + 1 if self.plain else 0)
+
+    def before_train(self, runner) -> None:
+        model = unwrapped(runner.model)
+        self.device = model.base.network.device
+        self.phases = Phases(self.device)
+        self.watch: Any = None
+        if self.forced:
+            vocabulary = model.base.vocabulary
+            vocabulary.caption_length = lambda ids: None
+            vocabulary.may_be_ending = lambda ids: False
+        dtype = model.base.network.token_embeddings().dtype
+        self.roofs = measured_roofs(self.device, dtype)
+        self.plan = self._plan()
+
+    def _plan(self) -> list[tuple[str, str]]:
+        """Way and kind of each step."""
+        plan = [('fast', kind) for kind in ['warm-up'] * self.warm_up + ['timed'] * self.runs + ['phases', 'waits']]
+        if self.plain:
+            plan += [('plain', kind) for kind in ['warm-up'] * self.warm_up + ['timed'] * self.runs + ['phases']]
+        return plan
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        # The loop has fetched the batch already: what is timed is the step.
+        way, kind = self.plan[batch_idx]
+        if way == 'plain' and 'plain' not in self.results:
+            take_the_plain_way(unwrapped(runner.model))
+            torch.cuda.empty_cache()
+        self.results.setdefault(way, dict(warm_up=[], seconds=[], phases={}, waits={}))
+        if kind == 'timed' and not self.results[way]['seconds'] and self.device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats()
+        if kind == 'phases':
+            self.watch = self.phases.watching(unwrapped(runner.model))
+            self.watch.__enter__()
+            self.phases.take()
+        if kind == 'waits' and self.device.type == 'cuda':
+            self.caught = warnings.catch_warnings(record=True)
+            self.warned = self.caught.__enter__()
+            warnings.simplefilter('always')
+            torch.cuda.set_sync_debug_mode('warn')
+        self.images = {name: sum(len(batch['pixel_values']) for batch in batches)
+                       for name, batches in (data_batch or {}).items()}
+        synchronise(self.device)
+        self.started = time.perf_counter()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        way, kind = self.plan[batch_idx]
+        if kind == 'waits' and self.device.type == 'cuda':
+            torch.cuda.set_sync_debug_mode('default')
+        synchronise(self.device)
+        seconds, found = time.perf_counter() - self.started, self.results[way]
+        if kind == 'phases':
+            self.watch.__exit__(None, None, None)
+            inner = self.phases.take()
+            engine = {name.removeprefix('seconds/'): value for name, value in (outputs or {}).items()
+                      if name in ('seconds/surgery', 'seconds/optimizer', 'seconds/wait')}
+            found['phases'] = inner | engine | dict(rest=seconds - sum(inner.values()) - sum(engine.values()))
+        elif kind == 'waits':
+            if self.device.type == 'cuda':
+                self.caught.__exit__(None, None, None)
+                waits = (each for each in self.warned if 'synchroniz' in str(each.message))
+                found['waits'] = dict(Counter(map(_place, waits)))
+        else:
+            found['warm_up' if kind == 'warm-up' else 'seconds'].append(seconds)
+        if kind == 'timed' and self.device.type == 'cuda':
+            found['peak_gib'] = torch.cuda.max_memory_allocated() / 2**30
+        print_log(f'{way}, {kind}: {seconds:.3f} s', 'current')
+
+    def after_train(self, runner) -> None:
+        model, rows = unwrapped(runner.model), self.rows
+        flops = step_flops(model, rows, self.caption_len, sum(self.images.values()))
+        for found in self.results.values():
+            self._derive(found, flops)
+        fast, plain = self.results['fast'], self.results.get('plain')
+        report = dict(
+            rows=rows, caption_len=self.caption_len, ranks=get_world_size(), images=self.images, roofs=self.roofs,
+            device=torch.cuda.get_device_name() if self.device.type == 'cuda' else 'CPU',
+            threads=torch.get_num_threads(), torch=torch.__version__,
+            flops=dict(vars(flops), total=flops.total), **self.results)
+        if plain:
+            report['ratio'] = plain['median'] / fast['median']
+        if is_main_process():
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        if get_rank() == 0:
+            print_log(describe(report), 'current', logging.INFO)
+
+    def _derive(self, found: dict, flops) -> None:
+        found['median'] = median = statistics.median(found['seconds'])
+        found['compile_and_capture'] = max(0.0, sum(found['warm_up']) - self.warm_up * median)
+        found['tflops'] = flops.total / median / 1e12
+        found['share_of_arithmetic'] = found['tflops'] / self.roofs['tflops']
+        if teacher := found['phases'].get('teacher'):
+            found['ms_a_token'] = 1e3 * teacher / self.caption_len
+            found['tokens_per_s'] = self.rows * self.caption_len / teacher
+            read = flops.decoded_bytes * self.caption_len / teacher / 1e9
+            found['share_of_bandwidth'] = read / self.roofs['gb_per_s']
+        passes = sum(found['phases'].get(name, 0.0) for name in ('language model', 'head', 'backward'))
+        found['student_tflops'] = (flops.language_model + flops.backward) / passes / 1e12 if passes else float('nan')
+
+
+def describe(report: dict) -> str:
+    """The report as a table."""
+    ways = [way for way in ('fast', 'plain') if way in report]
+    figures = [('median', 's a step'), ('compile_and_capture', 's to compile and capture'), ('peak_gib', 'GiB at most'),
+               ('tflops', 'useful TFLOP/s'), ('student_tflops', 'useful TFLOP/s of the student passes'),
+               ('share_of_arithmetic', 'share of the measured arithmetic'), ('ms_a_token', 'ms a decoded token'),
+               ('tokens_per_s', 'decoded tokens a second'), ('share_of_bandwidth', 'share of the measured bandwidth')]
+    lines = [f'{report["device"]}, {report["ranks"]} rank(s), {report["rows"]} rows x {report["caption_len"]} tokens; '
+             f'roofs {report["roofs"]["tflops"]:.1f} TFLOP/s, {report["roofs"]["gb_per_s"]:.0f} GB/s',
+             ' ' * 40 + ''.join(f'{way:>12}' for way in ways)]
+    for key, title in figures:
+        values = [report[way].get(key) for way in ways]
+        if any(value is not None for value in values):
+            cells = (f'{value:12.4g}' if value is not None else ' ' * 12 for value in values)
+            lines.append(f'{title:40}' + ''.join(cells))
+    for phase in dict.fromkeys(name for way in ways for name in report[way]['phases']):
+        lines.append(f'  {phase:38}' + ''.join(f'{report[way]["phases"].get(phase, 0):12.3f}' for way in ways))
+    waits = report['fast']['waits']
+    if waits:
+        lines.append(f'{sum(waits.values())} host synchronisations a step; most at')
+        lines += [f'  {count:4d}  {place}' for place, count in Counter(waits).most_common(12)]
+    if 'ratio' in report:
+        lines.append(f'{report["ratio"]:.2f} times as fast as the plain way')
+    return '\n'.join(lines)
+
+
+def _place(warning: warnings.WarningMessage) -> str:
+    file = warning.filename.split('site-packages/')[-1].split('projects/')[-1]
+    return f'{file}:{warning.lineno}'

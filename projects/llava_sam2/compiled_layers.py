@@ -1,0 +1,20 @@
+"""Decoder layers that inductor compiles, each on its own: one compilation serves all of a model's layers."""
+
+import torch._dynamo
+import torch._functorch.config
+from torch import nn
+
+
+def compile_layers(language_model: nn.Module, memory_budget: float = 1.0) -> None:
+    """Compile the forward and backward pass of each decoder layer when it is first called.
+
+    Args:
+        language_model: with or without LoRA.
+        memory_budget: share of a layer's activations that its backward pass finds in memory; the rest is computed
+            again. It holds for the whole process, since inductor knows no other.
+    """
+    torch._functorch.config.activation_memory_budget = memory_budget
+    # Rows, lengths, training and evaluation, with and without autocast: more kinds of a layer than the default of 8.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
+    for layer in language_model.model.layers:
+        layer.compile()

@@ -1,0 +1,132 @@
+"""Static decoding says what plain decoding says, token for token, in fp32."""
+
+import pytest
+import torch
+
+from llava_sam2.portable.generation import Transcript, greedy_decode
+from llava_sam2.portable.rows import caption_row, chat_row
+from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
+
+
+@pytest.fixture(scope='module', params=['LoRA', 'no LoRA'])
+def model(request, build_base):
+    return build_base(lora=dict(r=2, alpha=4) if request.param == 'LoRA' else None).eval()
+
+
+@pytest.fixture(scope='module')
+def features(model, make_batch):
+    batch = make_batch(dict(key=1), dict(key=2))
+    with torch.no_grad():
+        return model.project(model.encode(batch['pixel_values'], batch['g_pixel_values']))
+
+
+@pytest.fixture(scope='module')
+def rows(model):
+    """Prompts of very different lengths: captions of regions, and mere text."""
+    draw, vocabulary = torch.Generator().manual_seed(3), model.vocabulary
+    made = []
+    for number in range(12):
+        region = torch.rand(16, generator=draw) < (number + 1) / 13
+        made.append(caption_row(vocabulary, 16, number % 2, region, []) if number % 3 else
+                    chat_row(vocabulary, 'What is it, please? ' * (number + 1)))
+    return made
+
+
+def both(model, rows, features, length, decoder=None, **options):
+    plain = greedy_decode(model.network, model.pad(rows, 'left'), features, model.vocabulary, length, **options)
+    decoder = decoder or StaticDecoder(model.network, model.vocabulary)
+    return plain, decoder.decode(model.pad(rows), features, length, **options)
+
+
+def said(decoded):
+    return [(one.ids, one.ended, one.said) for one in decoded]
+
+
+@pytest.mark.parametrize('length', [1, 9, 24])
+@pytest.mark.parametrize('count', [1, 3, 12])
+def test_equals_plain_decoding(model, rows, features, count, length):
+    vocabulary = model.vocabulary
+    for options in (dict(), dict(forbidden=vocabulary.cannot_continue, forbidden_first=vocabulary.cannot_begin)):
+        plain, static = both(model, rows[-count:], features, length, **options)
+        assert said(static) == said(plain)
+    assert count == 1 or len({tuple(one.ids) for one in static}) > 1
+
+
+def test_a_used_and_poisoned_cache_changes_nothing(model, rows, features):
+    decoder = StaticDecoder(model.network, model.vocabulary)
+    both(model, rows, features, 20, decoder)
+    for pair in decoder.caches:
+        for cache in pair:
+            cache.fill_(1e4)
+    for count, length in ((5, 12), (1, 3), (12, 20)):
+        plain, static = both(model, rows[:count], features, length, decoder)
+        assert said(static) == said(plain)
+
+
+def test_early_ends_stop_tokens_and_limits(model, rows, features, monkeypatch):
+    """What is said by rote: the terminator in several tokens, one that begins it and goes on, a stop token."""
+    vocabulary, pieces = model.vocabulary, model.vocabulary.pieces
+    encode, stop = vocabulary.encode, vocabulary.tokenizer.eos_token_id
+    scripts = [encode('a dog.<|end|>') + encode('junk'), [pieces.index(b'a'), pieces.index(b'<|'), pieces.index(b'a')],
+               [*encode('red'), stop, 70], [64] * 50]
+    for length in (1, 2, 3, 5, 20):
+        expected = Transcript(4, vocabulary, length, (stop, ))
+        for step in range(length + vocabulary.num_terminator_tokens):
+            if not expected.finished:
+                expected.add([script[step] if step < len(script) else 64 for script in scripts])
+        decoder = StaticDecoder(model.network, vocabulary)
+        turns = iter([[script[step] if step < len(script) else 64 for script in scripts] for step in range(100)])
+        monkeypatch.setattr(decoder, '_next', lambda states, banned, turns=turns: torch.tensor(next(turns)))
+        decoded = decoder.decode(model.pad(rows[:4]), features, length, stop_ids=(stop, ))
+        assert said(decoded) == said(expected.decoded())
+
+
+def test_what_may_not_come_never_comes(model, rows, features):
+    free, _ = both(model, rows, features, 6)
+    forbidden = torch.zeros(640, dtype=torch.bool)
+    forbidden[sorted({index for one in free for index in one.ids})] = True
+    plain, static = both(model, rows, features, 6, forbidden=forbidden)
+    assert said(static) == said(plain) != said(free)
+    assert not any(forbidden[index] for one in static for index in one.ids)
+
+
+def test_given_values_are_merged_in_place(build_base, rows, features):
+    model = build_base(lora=dict(r=2, alpha=4)).eval()
+    decoder = StaticDecoder(model.network, model.vocabulary)
+    addresses = [matrix.data_ptr() for layer in decoder.layers for (matrix, ) in layer.matrices]
+    before = said(decoder.decode(model.pad(rows), features, 9))
+    draw = torch.Generator().manual_seed(0)
+    values = {p: p.detach() + 0.3 * torch.randn(p.shape, generator=draw) for name, p in model.trainables().items()
+              if '.lora_' in name}
+    decoder.merge(values)
+    after = said(decoder.decode(model.pad(rows), features, 9))
+    assert [matrix.data_ptr() for layer in decoder.layers for (matrix, ) in layer.matrices] == addresses
+    with torch.no_grad():
+        for parameter, value in values.items():
+            parameter.copy_(value)
+    assert after == said(greedy_decode(model.network, model.pad(rows, 'left'), features, model.vocabulary, 9)) != before
+
+
+def test_a_stop_is_heard_between_pieces(model, rows, features):
+    polls = []
+
+    def poll():
+        polls.append(None)
+        if len(polls) > 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        StaticDecoder(model.network, model.vocabulary).decode(model.pad(rows), features, 20, poll=poll)
+    assert len(polls) == 4
+
+
+def test_what_cannot_be_decoded_is_refused(build_base, model, rows, features):
+    trained = build_base(lora=dict(r=2, alpha=4), train_token_rows=True)
+    assert 'rows of the embedding' in obstacle(trained.network)
+    with pytest.raises(ValueError, match='rows of the embedding'):
+        StaticDecoder(trained.network, trained.vocabulary)
+    decoder = StaticDecoder(model.network, model.vocabulary)
+    with pytest.raises(ValueError, match='padded on the right'):
+        decoder.decode(model.pad(rows, 'left'), features, 5)
+    with pytest.raises(ValueError, match='has 512 positions'):
+        decoder.decode(model.pad(rows), features, 500)
