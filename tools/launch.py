@@ -60,8 +60,10 @@ def main(argv: list[str]) -> int:
         return 128 + error.sigval
     except ChildFailedError as error:
         failures = sorted(error.failures.items())
+        mistakes = any(failure.exitcode > 0 for _, failure in failures)
         for rank, failure in failures:
-            if failure.exitcode < 0:
+            # torchrun ends the others of a process that has failed and said why.
+            if failure.exitcode < 0 and not (mistakes and failure.exitcode == -signal.SIGTERM):
                 print(f'launch: process {rank} was ended by {signal.Signals(-failure.exitcode).name}', file=sys.stderr)
         return max(1, *(failure.exitcode for _, failure in failures))
     return 0

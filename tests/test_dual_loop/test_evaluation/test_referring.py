@@ -148,7 +148,7 @@ def test_masks_have_the_size_of_the_picture_and_not_of_its_entry(write_refcoco):
     file = root / 'refcoco/instances.json'
     entries = json.loads(file.read_text())
     for image in entries['images']:
-        image.update(height=7, width=7)
+        del image['height'], image['width']
     file.write_text(json.dumps(entries))
     batches = ReferringBatches(RefCOCODataset(root, split='val'), lambda image: image, 16)
     assert [tuple(targets.shape) for targets in batches[0].targets] == [(1, 30, 40), (3, 48, 64), (2, 20, 50)]
