@@ -176,5 +176,4 @@ def describe(report: dict) -> str:
 
 
 def _place(warning: warnings.WarningMessage) -> str:
-    file = warning.filename.split('site-packages/')[-1].split('projects/')[-1]
-    return f'{file}:{warning.lineno}'
+    return f'{"/".join(Path(warning.filename).parts[-3:])}:{warning.lineno}'
