@@ -9,6 +9,12 @@ loop, on samples that are made in memory. Every row of loop 1 is described by th
 (random weights would), so a step has the same work every time. Data loading is not timed; tools/benchmark_data.py does
 that. Writes nothing but the report.
 """
+
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import sys
 import tempfile
@@ -17,6 +23,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from dual_loop.engine import compat
+from dual_loop.stop import interruptible
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -96,4 +103,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with interruptible():  # until the loop takes over, and after it
+        main()
