@@ -32,7 +32,7 @@ def make_loop(build_loops, make_sample, tmp_path, monkeypatch):
     # The quarantine file belongs to the project's own data sets.
     monkeypatch.setattr('dual_loop.engine.loop.set_work_dir', lambda dataset, work_dir: None)
 
-    def make(batch_size: int = 2, model=None, **options):
+    def make(batch_size: int = 2, model=None, workers: int = 0, **options):
         if model is None:
             model = build_loops(denoise_weight=1.0)
             model.base.random_weights = False  # as if they had been loaded
@@ -41,7 +41,7 @@ def make_loop(build_loops, make_sample, tmp_path, monkeypatch):
         second = Samples(make_sample(key + 50, caption=CAPTION, describes=True) for key in range(4))
         loaders = [
             DataLoader(data, batch_sampler=ResumableBatchSampler(SequentialSampler(data), batch_size),
-                       collate_fn=collate_samples) for data in (first, second)
+                       collate_fn=collate_samples, num_workers=workers) for data in (first, second)
         ]
         calls = []
         runner = SimpleNamespace(
@@ -71,6 +71,16 @@ def plain_gradient(model, mode: str, data, step: int = 0) -> dict[str, torch.Ten
 
 def is_shared(name: str) -> bool:
     return 'lora_' in name or '.mlp1.' in name
+
+
+def test_it_does_not_start_where_the_workers_have_no_room(make_loop, monkeypatch):
+    loop, loaders, calls = make_loop(workers=1)
+    batch = collate_samples(list(loaders[0].dataset)[:2])
+    monkeypatch.setattr('dual_loop.datasets.shared_memory.free_shared_memory',
+                        lambda: sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor)))
+    with pytest.raises(ValueError, match='loop 1 .*1 workers x 2 batches.*loop 2 .*--ipc=host'):
+        loop.run()
+    assert calls == []
 
 
 @pytest.mark.parametrize('accumulative_counts', [1, 2])
