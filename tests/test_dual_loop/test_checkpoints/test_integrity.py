@@ -93,6 +93,18 @@ def test_a_flipped_bit_in_a_file_is_found_or_changes_nothing(file):
     assert found > FLIPS  # of twice as many
 
 
+@pytest.mark.parametrize('name', ['trainables.safetensors', 'ema.safetensors'])
+def test_export_and_evaluation_find_a_flipped_bit_of_a_folder(folder, name):
+    """They read the trained tensors; the last byte is one of a value."""
+    part = folder / name
+    data = part.read_bytes()
+    part.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f'{name}.*take another'):
+        read_trained(folder)
+    part.write_bytes(data)
+    assert read_trained(folder).trainables.keys() == {'a'}
+
+
 def test_evaluation_reads_its_own_parts_of_a_folder_only(folder):
     engine = folder / 'mp_rank_00_model_states.pt'
     engine.write_bytes(engine.read_bytes().replace(b'state', b'stale'))
