@@ -68,7 +68,7 @@ def benchmark_config(args: argparse.Namespace) -> Config:
     hook = dict(type='dual_loop.benchmark.step_hook.StepBenchmark', rows=rows * args.accumulate, caption_len=tokens,
                 out=str(args.json.resolve()), plain=args.plain, warm_up=args.warm_up, runs=args.runs,
                 forced=not args.vary)
-    steps = StepBenchmark(**{key: value for key, value in hook.items() if key != 'type'}).steps()
+    steps = len(StepBenchmark(**{key: value for key, value in hook.items() if key != 'type'}).plan)
     cfg.model.max_caption_len = tokens
     cfg.train_dataloader = dict(loader, dataset=dict(samples, pairs=args.pairs))
     cfg.train_cfg.pop('loop2_dataloader')  # else what it has would stay
@@ -89,17 +89,13 @@ def main(argv: list[str] | None = None) -> None:
         cfg = benchmark_config(args)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'benchmark_step.py: {error}')
-    from xtuner.tools import train
-
-    compat.apply()  # once more, now that DeepSpeed is loaded
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'benchmark.py'
         cfg.dump(file)
         arguments = [str(file), '--work-dir', folder, '--launcher', args.launcher, '--local_rank', str(args.local_rank)]
         if args.deepspeed:
             arguments += ['--deepspeed', args.deepspeed]
-        sys.argv = [train.__file__, *arguments]
-        train.main()
+        compat.train_by_xtuner(arguments)
 
 
 if __name__ == '__main__':

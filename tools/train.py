@@ -91,12 +91,8 @@ def main(argv: list[str] | None = None) -> None:
         arguments = xtuner_arguments(args)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'train.py: {error}')
-    from xtuner.tools import train
-
-    compat.apply()  # once more, now that DeepSpeed is loaded
-    sys.argv = [train.__file__, *arguments]
     try:
-        train.main()
+        compat.train_by_xtuner(arguments)
     except (CannotWrite, TooManyBadSamples, WorkDirInUse) as error:
         sys.exit(f'train.py: {error}')
 

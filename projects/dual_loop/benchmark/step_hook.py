@@ -1,20 +1,21 @@
 """Times the steps of a run: as they are, by phases, and the plain way."""
 
 import json
-import logging
 import statistics
 import time
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from dual_loop.engine.unwrapped import unwrapped
+from llava_sam2.paths import write_whole
 
 from .flops import step_flops
 from .phases import Phases
@@ -25,50 +26,41 @@ from .roofs import measured_roofs, synchronise
 class StepBenchmark(Hook):
     """Times a training run and writes what it found.
 
-    The run has ``steps(plain)`` steps: some that warm up (compilation and capture, whose seconds are told apart), some
-    that are timed, one by phases, one whose host synchronisations are counted, and with ``plain`` the first three once
-    more the straightforward way (see :mod:`.plain`).
+    The run has as many steps as ``plan``: some that warm up (compilation and capture, whose seconds are told apart),
+    some that are timed, one by phases, one whose host synchronisations are counted, and with ``plain`` the first three
+    kinds once more the straightforward way (see :mod:`.plain`).
 
     Args:
         rows, caption_len: of a step, for the count of arithmetic.
         out: JSON file.
         plain: measure the straightforward way too.
         warm_up, runs: steps of each kind.
-        forced: let no caption of the teacher end early.
-        trace: folder for a profile of one step.
+        forced: let no caption of the teacher end early; else nothing is said of single tokens.
+
+    Attributes:
+        plan: way and kind of each step.
     """
 
     priority = 'VERY_LOW'
 
     def __init__(self, rows: int, caption_len: int, out: str, plain: bool = False, warm_up: int = 2, runs: int = 5,
-                 forced: bool = True, trace: str | None = None):
-        self.rows, self.caption_len, self.out, self.plain = rows, caption_len, Path(out), plain
-        self.warm_up, self.runs, self.forced, self.trace = warm_up, runs, forced, trace
+                 forced: bool = True):
+        self.rows, self.caption_len, self.out = rows, caption_len, Path(out)
+        self.warm_up, self.forced = warm_up, forced
         self.results: dict[str, Any] = {}
-
-    def steps(self) -> int:
-        """Steps that the run must have."""
-        return (self.warm_up + self.runs + 2) + (self.warm_up + self.runs + 1 if self.plain else 0)
+        kinds = ['warm-up'] * warm_up + ['timed'] * runs + ['phases']
+        self.plan = [('fast', kind) for kind in [*kinds, 'waits']] + [('plain', kind) for kind in kinds if plain]
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
         self.device = model.base.network.device
         self.phases = Phases(self.device)
-        self.watch: Any = None
         if self.forced:
             vocabulary = model.base.vocabulary
             vocabulary.caption_length = lambda ids: None
             vocabulary.may_be_ending = lambda ids: False
         dtype = model.base.network.token_embeddings().dtype
         self.roofs = measured_roofs(self.device, dtype)
-        self.plan = self._plan()
-
-    def _plan(self) -> list[tuple[str, str]]:
-        """Way and kind of each step."""
-        plan = [('fast', kind) for kind in ['warm-up'] * self.warm_up + ['timed'] * self.runs + ['phases', 'waits']]
-        if self.plain:
-            plan += [('plain', kind) for kind in ['warm-up'] * self.warm_up + ['timed'] * self.runs + ['phases']]
-        return plan
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         # The loop has fetched the batch already: what is timed is the step.
@@ -79,15 +71,14 @@ class StepBenchmark(Hook):
         self.results.setdefault(way, dict(warm_up=[], seconds=[], phases={}, waits={}))
         if kind == 'timed' and not self.results[way]['seconds'] and self.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats()
+        self.during_step = ExitStack()
         if kind == 'phases':
-            self.watch = self.phases.watching(unwrapped(runner.model))
-            self.watch.__enter__()
-            self.phases.take()
+            self.during_step.enter_context(self.phases.watching(unwrapped(runner.model)))
         if kind == 'waits' and self.device.type == 'cuda':
-            self.caught = warnings.catch_warnings(record=True)
-            self.warned = self.caught.__enter__()
+            self.warned = self.during_step.enter_context(warnings.catch_warnings(record=True))
             warnings.simplefilter('always')
             torch.cuda.set_sync_debug_mode('warn')
+            self.during_step.callback(torch.cuda.set_sync_debug_mode, 'default')
         self.images = {name: sum(len(batch['pixel_values']) for batch in batches)
                        for name, batches in (data_batch or {}).items()}
         synchronise(self.device)
@@ -95,19 +86,16 @@ class StepBenchmark(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         way, kind = self.plan[batch_idx]
-        if kind == 'waits' and self.device.type == 'cuda':
-            torch.cuda.set_sync_debug_mode('default')
+        self.during_step.close()
         synchronise(self.device)
         seconds, found = time.perf_counter() - self.started, self.results[way]
         if kind == 'phases':
-            self.watch.__exit__(None, None, None)
             inner = self.phases.take()
             engine = {name.removeprefix('seconds/'): value for name, value in (outputs or {}).items()
                       if name in ('seconds/surgery', 'seconds/optimizer', 'seconds/wait')}
             found['phases'] = inner | engine | dict(rest=seconds - sum(inner.values()) - sum(engine.values()))
         elif kind == 'waits':
             if self.device.type == 'cuda':
-                self.caught.__exit__(None, None, None)
                 waits = (each for each in self.warned if 'synchroniz' in str(each.message))
                 found['waits'] = dict(Counter(map(_place, waits)))
         else:
@@ -130,17 +118,15 @@ class StepBenchmark(Hook):
         if plain:
             report['ratio'] = plain['median'] / fast['median']
         if is_main_process():
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.out.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
-        if get_rank() == 0:
-            print_log(describe(report), 'current', logging.INFO)
+            write_whole(self.out, json.dumps(report, indent=1) + '\n', 'the report of the benchmark')
+            print_log(describe(report), 'current')
 
     def _derive(self, found: dict, flops) -> None:
         found['median'] = median = statistics.median(found['seconds'])
         found['compile_and_capture'] = max(0.0, sum(found['warm_up']) - self.warm_up * median)
         found['tflops'] = flops.total / median / 1e12
         found['share_of_arithmetic'] = found['tflops'] / self.roofs['tflops']
-        if teacher := found['phases'].get('teacher'):
+        if self.forced and (teacher := found['phases'].get('teacher')):
             found['ms_a_token'] = 1e3 * teacher / self.caption_len
             found['tokens_per_s'] = self.rows * self.caption_len / teacher
             read = flops.decoded_bytes * self.caption_len / teacher / 1e9

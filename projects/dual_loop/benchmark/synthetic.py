@@ -52,9 +52,6 @@ class SyntheticSamples(Dataset):
         """All alike, for samplers that group by length."""
         return np.full(self.size, max(1, self.caption_len), np.int32)
 
-    def set_work_dir(self, work_dir: str) -> None:
-        """Nothing is written."""
-
     @cached_property
     def _encoder(self):
         return build_tokenizer(self.tokenizer)

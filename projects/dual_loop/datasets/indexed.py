@@ -26,8 +26,8 @@ from .quarantine import BadSample, Quarantine
 from .row_checks import describe, may_name, repeated_rows, require_values, unusable_rows
 from .texts import is_utf8
 
+_PROBED = 1000  # rows
 # Their code belongs to every index, so the version of the format stands for it (``index_store``).
-_PROBED = 1000
 _SHARED = {f'{__package__}.{name}' for name in ('base', 'construction', 'indexed')}
 
 

@@ -52,6 +52,15 @@ def require_xtuner() -> None:
             '`pip install --no-deps -r requirements/lock.txt` (plain `pip install xtuner` downgrades transformers).')
 
 
+def train_by_xtuner(arguments: list[str]) -> None:
+    """Run the train command of XTuner in this process with these arguments."""
+    from xtuner.tools import train
+
+    apply()  # once more, now that DeepSpeed is loaded
+    sys.argv = [train.__file__, *arguments]
+    train.main()
+
+
 def hide_broken_bitsandbytes() -> None:
     """Make a bitsandbytes that cannot be imported look absent.
 

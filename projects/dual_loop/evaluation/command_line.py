@@ -121,7 +121,7 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
                                 args.base)
             results = evaluate(args, loaded, dataset, processes)
     except Interrupted as error:
-        processes.stop(f'interrupted by {error.name}')
+        processes.stop(signal=error.number)
         if processes.rank == 0:
             _complain(command, f'interrupted after {processes.done} sentences; nothing was written')
         return 128 + error.number

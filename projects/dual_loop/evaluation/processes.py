@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from dual_loop.datasets.workers import LOADER_TIMEOUT
-from dual_loop.stop import end_with_launcher
+from dual_loop.stop import Interrupted, end_with_launcher
 
 _STOPPED = 'stopped'
 _DONE = 'done'
@@ -59,7 +59,7 @@ class Processes:
         """Give the finished samples of batch ``number`` to all.
 
         Raises:
-            Stopped: another process has stopped.
+            Stopped, Interrupted: another process has stopped, or was asked to.
         """
         self._check()
         self._store.set(f'batch {number}', json.dumps(samples))
@@ -69,7 +69,7 @@ class Processes:
         """The samples of all ``count`` batches in order, each as soon as it is there.
 
         Raises:
-            Stopped: another process has stopped.
+            Stopped, Interrupted: another process has stopped, or was asked to.
         """
         for number in range(count):
             while not self._store.check([f'batch {number}']):
@@ -77,11 +77,12 @@ class Processes:
                 time.sleep(_PAUSE)
             yield json.loads(self._store.get(f'batch {number}'))
 
-    def stop(self, reason: str) -> bool:
-        """Let all others stop as well; returns whether this process is the first to stop."""
+    def stop(self, reason: str = '', signal: int = 0) -> bool:
+        """Let all others stop as well, for a reason or since this one got a ``signal``, as if they had got it; returns
+        whether this process is the first to stop."""
         first = self._store.add(f'{_STOPPED} processes', 1) == 1
         if first:
-            self._store.set(_STOPPED, f'process {self.rank}: {reason}')
+            self._store.set(_STOPPED, json.dumps([f'process {self.rank}: {reason}', signal]))
         return first
 
     def timing(self, seconds: float, sentences: int) -> dict[str, Any]:
@@ -92,4 +93,5 @@ class Processes:
 
     def _check(self) -> None:
         if self._store.check([_STOPPED]):
-            raise Stopped(self._store.get(_STOPPED).decode())
+            reason, signal = json.loads(self._store.get(_STOPPED))
+            raise Interrupted(signal) if signal else Stopped(reason)

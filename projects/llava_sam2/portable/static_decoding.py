@@ -7,7 +7,7 @@ a mask, and each new token takes the place of the row's first padding.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +85,7 @@ class StaticDecoder:
             raise ValueError('StaticDecoder needs prompts padded on the right')
         count, limit = len(batch.rows), max_new_tokens + self.vocabulary.num_terminator_tokens
         self._reserve(count, batch.input_ids.shape[1] + limit)
-        rows = min(1 << (count - 1).bit_length(), self.rows)
+        rows = 1 << (count - 1).bit_length()
         self.banned.zero_() if forbidden is None else self.banned.copy_(forbidden)
         step = self._captured(rows)
         self._read(batch, image_features, self.banned if forbidden_first is None else
@@ -297,7 +297,7 @@ def _layer_step(weights: tuple, eps: float, x: Tensor, cos: Tensor, sin: Tensor,
     return _finish(weights, eps, x, y)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _compiled_step() -> Callable[..., Tensor]:
     return torch.compile(_layer_step, fullgraph=True, dynamic=False)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import time
 from multiprocessing import get_context
@@ -16,6 +17,7 @@ from dual_loop.evaluation.predictor import Predictor
 from dual_loop.evaluation.processes import Processes, Stopped
 from dual_loop.evaluation.referring import evaluate_referring
 from dual_loop.evaluation.results import write_results
+from dual_loop.stop import Interrupted
 
 MODEL = Path(__file__).resolve().parents[3] / 'assets/tiny'
 
@@ -75,6 +77,15 @@ def test_any_number_of_processes_writes_the_same_file(demo_root, tmp_path):
         contents[size, slow_rank] = lines
     assert len(json.loads(out.read_text())['samples']) == 25
     assert len({tuple(lines) for lines in contents.values()}) == 1
+
+
+def test_who_learns_that_another_was_interrupted_ends_as_it_does():
+    """Also where the other's signal has not come here yet."""
+    processes = Processes()  # alone: its own store stands for the one of all
+    assert processes.stop(signal=signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        processes.hand_in(0, [])
+    assert caught.value.number == signal.SIGTERM
 
 
 def stop(rank: int, out: Path) -> None:

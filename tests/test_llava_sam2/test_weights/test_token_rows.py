@@ -92,14 +92,19 @@ def test_rows_are_exported(model, token_ids):
     assert not any('token_adapter' in name for name in state)
 
 
-def test_rows_come_back_on_their_base(model, internvl, token_ids, tmp_path):
+def move_and_save(model, folder) -> None:
+    """Change all that is trained, and write it as a checkpoint folder does."""
     with torch.no_grad():
         for parameter in model.trainables().values():
             parameter += 0.01 * torch.randn_like(parameter)
     save_file({f'base.{name}': p.detach() for name, p in model.trainables().items()},
-              tmp_path / 'trainables.safetensors')
+              folder / 'trainables.safetensors')
     run = dict(weights=model.fingerprint, config='base = dict(lora=dict(r=2, alpha=4))')
-    (tmp_path / 'state.json').write_text(json.dumps(dict(run=run)))
+    (folder / 'state.json').write_text(json.dumps(dict(run=run)))
+
+
+def test_rows_come_back_on_their_base(model, internvl, token_ids, tmp_path):
+    move_and_save(model, tmp_path)
     other = Sa2VANetwork(model.config)
     report = load_pretrained(other, dict(internvl, trained=tmp_path), token_ids=token_ids)
     assert report.drawn == []
@@ -146,13 +151,7 @@ def test_what_a_tied_model_learned_comes_back_on_its_base(tied, token_ids, tmp_p
     if both:
         save_file(stored | {HEAD: stored[EMBED].clone()}, base / 'model.safetensors')
     model = tied(network=None, pretrained=str(base), random_weights=False, **options)
-    with torch.no_grad():
-        for parameter in model.trainables().values():
-            parameter += 0.01 * torch.randn_like(parameter)
-    save_file({f'base.{name}': p.detach() for name, p in model.trainables().items()},
-              tmp_path / 'trainables.safetensors')
-    run = dict(weights=model.fingerprint, config='base = dict(lora=dict(r=2, alpha=4))')
-    (tmp_path / 'state.json').write_text(json.dumps(dict(run=run)))
+    move_and_save(model, tmp_path)
     other = Sa2VANetwork(model.config)
     load_pretrained(other, dict(base=base, trained=tmp_path), token_ids=token_ids)
     assert other.language_model.lm_head.weight is other.token_embeddings()
