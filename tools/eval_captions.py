@@ -35,6 +35,11 @@ METRICS = {
     'reference_words': 'words of a reference',
     'empty': 'share of empty descriptions',
     'hit_max_new_tokens': 'share that did not end within max_new_tokens',
+    'accuracy_all_four': 'share with all four attributes right (demo data)',
+    **{f'accuracy_{name}': f'share with the right {name}' for name in ('shape', 'colour', 'size', 'texture')},
+    'accuracy_new_names': 'share of new names said right',
+    'accuracy_old_names': 'share of old names said right',
+    'unknown_words': 'share of words that no sentence of the demo has',
 }
 
 
@@ -47,7 +52,7 @@ def evaluate(args: Namespace, loaded: Loaded, dataset: RefCOCODataset, processes
 
 def show(results: Mapping[str, Any]) -> str:
     """The table of all evaluations, with what scores captions."""
-    metrics = {METRICS[name]: value for name, value in results['metrics'].items()}
+    metrics = {METRICS.get(name, name): value for name, value in results['metrics'].items()}
     return f'{table({**results, "metrics": metrics})}\n  tokenizer of the scores: {results["tokenizer"]}'
 
 

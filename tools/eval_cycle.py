@@ -43,6 +43,12 @@ CAPTION_FIGURES = {
     'duplicates': 'share that another object has too',
     'hit_max_len': 'share that did not come to an end',
     'empty': 'share without a word',
+    # Of demo data only, whose truth is known.
+    'accuracy_all_four': 'share with all four attributes right',
+    **{f'accuracy_{name}': f'share with the right {name}' for name in ('shape', 'colour', 'size', 'texture')},
+    'accuracy_new_names': 'share of new names said right',
+    'accuracy_old_names': 'share of old names said right',
+    'unknown_words': 'share of words that no demo sentence has',
 }
 
 
@@ -104,7 +110,8 @@ def table(results: Mapping[str, Any], examples: int = 3) -> str:
     for source in [*names, 'all'] if len(names) > 1 else ['all']:
         lines += [source, *_rows([each for each in samples if source in ('all', each['source'])])]
     lines += ['', 'descriptions']
-    lines += [f'  {title:48}{results["metrics"][name]:9.3f}' for name, title in CAPTION_FIGURES.items()]
+    lines += [f'  {title:48}{results["metrics"][name]:9.3f}' for name, title in CAPTION_FIGURES.items()
+              if name in results['metrics']]
     lines += ['', 'some of them', *_examples(samples, examples), '',
               'shuffled near generated: the decoder ignores language (or the descriptions are alike); '
               'empty near generated: it takes what is salient',

@@ -25,10 +25,13 @@ def main(argv=None):
     parser.add_argument('--sources', nargs='+', metavar='NAME',
                         help='some of sav sa1b openimages refcoco dam (default: all of these), refcoco+ refcocog '
                         'dam_Mapillary dam_OpenImages dam_PACO')
+    parser.add_argument('--world', default='a', help='a, or b, which has shapes, colours and textures that a does not '
+                        'have (default: %(default)s)')
+    parser.add_argument('--split', help='of all images of RefCOCO and its variants (default: most in train)')
     args = parser.parse_args(argv)
     try:
         root = ensure_demo_data(args.out.absolute(), args.images, args.seed, workers=args.workers, progress=True,
-                                sources=args.sources)
+                                sources=args.sources, world=args.world, split=args.split)
     except (ValueError, OSError) as error:
         print(f'make_demo_data: {error}', file=sys.stderr)
         return 1

@@ -23,13 +23,13 @@ from .plain_pickle import UnsafePickle, load_plain_pickle
 from .quarantine import BadSample
 from .refs import coco_image_id
 from .tars import DamagedTar, LongEnd, TarReader, tar_members
-from .texts import is_text
+from .texts import is_text, printable
 
 SPLITS = ('SAV', 'COCOStuff', 'LVIS', 'Mapillary', 'OpenImages', 'PACO')
 COCO_SPLITS = ('COCOStuff', 'LVIS', 'PACO')  # on COCO's images
 MAX_PICKLE_BYTES = 64 * 2**20
 _NESTS = ('regions', 'items', 'objects', 'annotations', 'list')
-_READ = ('caption', 'mask_rle', 'img_id')  # of a region
+_READ = ('caption', 'mask_rle', 'img_id', 'kind')  # of a region
 Place = tuple[int, int, int]  # of an image: number of the tar, offset, size
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 # A part of PACO shows frames of Ego4D, named by the video's UUID and the frame's number: none of COCO's images.
@@ -45,7 +45,8 @@ class DescribeAnythingDataset(GroundedDataset):
     The regions are in ``{split}/annotations.json``, id to one region or a list of them, each with ``caption``,
     ``mask_rle`` and on COCO's images ``img_id``; without that file, in a member ``{id}.pickle`` per id, one region or a
     list. Pickles are read without running anything; one that names a global stops the data set, since whoever wrote
-    it wrote the others too. One that is merely damaged is a bad sample.
+    it wrote the others too. One that is merely damaged is a bad sample. Where regions carry a
+    ``kind``, so do the samples.
 
     Args:
         data_root: folder of the splits.
@@ -122,14 +123,15 @@ class DescribeAnythingDataset(GroundedDataset):
                  frames: dict[str, dict[int, Place]], contradictions: dict[str, str]) -> Table:
         """The rows of all regions; ``contradictions`` says what is wrong with some ids."""
         excluded = excluded_ids(self.exclude_image_ids) if self.split in COCO_SPLITS else frozenset()
+        listed = {image_id: list(flatten(entries)) for image_id, entries in sorted(regions.items())}
+        has_kind = any(isinstance(region, dict) and 'kind' in region for each in listed.values() for region in each)
         builder = TableBuilder(image_id=str, image=int, object=int, caption=str, counts=str, height=int, width=int,
                                tar=int, offset=int, size=int, box_width=float, box_height=float, area=float,
-                               image_width=float, image_height=float)
-        for number, (image_id, entries) in enumerate(sorted(regions.items())):
-            listed = list(flatten(entries))
+                               image_width=float, image_height=float, **(dict(kind=str) if has_kind else {}))
+        for number, (image_id, of_image) in enumerate(listed.items()):
             problem = contradictions.get(image_id) or ('' if is_text(image_id) else 'its id is no valid text') \
-                or (self.split in COCO_SPLITS and several_images(listed))
-            for position, region in enumerate(listed):
+                or (self.split in COCO_SPLITS and several_images(of_image))
+            for position, region in enumerate(of_image):
                 if self.full(builder):
                     return builder.build()
                 try:
@@ -137,6 +139,8 @@ class DescribeAnythingDataset(GroundedDataset):
                         raise BadSample(problem)
                     if not self._is_held_out(region, excluded):
                         row = region_row(region, frames.get(image_id, {}))
+                        if has_kind:
+                            row['kind'] = printable(region.get('kind', ''))  # type: ignore[attr-defined]
                         builder.append(image_id=image_id, image=number, object=position, **row)
                 except BadSample as error:
                     self.quarantine.note(f'{image_id}_{position}', files[image_id], error.reason)
@@ -171,6 +175,9 @@ class DescribeAnythingDataset(GroundedDataset):
         size = [int(self.index[side][row]) for side in ('height', 'width')]
         code = dict(size=size, counts=self.index['counts'][row])
         return decode_segmentation(code, height, width, self._listing if self._listing.exists() else self.path(row))
+
+    def words(self, row: int) -> dict[str, str | None]:
+        return super().words(row) | (dict(kind=self.index['kind'][row]) if 'kind' in self.index else {})
 
     def identity(self, row: int) -> dict[str, str]:
         key = f'{self.source}:{self.path(row)}:{self.index["offset"][row]}'

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from dual_loop.demo.scene import Scene, SceneObject
+from dual_loop.demo.world import NAMED
 
 DIRECTIONS = ('left', 'right', 'above', 'below')
-NAMED = ('shape', 'colour', 'size', 'texture')  # attributes of short expressions; descriptions add `accent`
 BESIDE_MARGIN = 0.1  # least distance along the direction for a clear "left of", as a share of the shorter side
 EXTREME_MARGIN = 0.05  # least lead over the runner-up for a clear "leftmost", as a share of the shorter side
 

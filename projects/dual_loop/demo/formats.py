@@ -1,8 +1,9 @@
 """Writers of the five on-disk formats.
 
-Each source is a pair of functions. ``write(folder, rngs, start)`` draws one scene per generator, writes its files and
-returns plain records; ``index(folder, records)`` writes the files that list everything, from the records of all scenes.
-A scene depends on its own generator only, so any split of the work gives the same bytes.
+Each source is a pair of functions. ``write(folder, rngs, start, world)`` draws one scene per generator, writes its
+files and returns plain records and what is in the scenes (``truth.py``); ``index(folder, records)`` writes the files
+that list everything, from the records of all scenes. A scene depends on its own generator only, so any split of the
+work gives the same bytes.
 """
 
 import csv
@@ -11,7 +12,7 @@ import json
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,11 @@ import numpy as np
 from PIL import Image
 
 from dual_loop.demo.masks import mask_box, mask_polygons, mask_rle
-from dual_loop.demo.rendering import draw_pair, draw_scene
-from dual_loop.demo.scene import SHAPES, Scene
+from dual_loop.demo.rendering import Drawn, draw_pair, draw_scene
+from dual_loop.demo.shapes import SHAPES
+from dual_loop.demo.truth import scene_truth
 from dual_loop.demo.wording import RELATION_CHANCE, description_of, refer, sentence_form
+from dual_loop.demo.world import World
 
 JPEG_QUALITY = 92
 FOLDER_SIZE = 1000  # files of one SA-V or SA-1B folder
@@ -32,12 +35,15 @@ OPEN_IMAGES_LABELS = {shape: f'/m/0{1000 + k}' for k, shape in enumerate(SHAPES)
 CATEGORIES = {shape: k for k, shape in enumerate(SHAPES, start=1)}
 REF_SPLITS = {1: 'val', 2: 'testA', 3: 'testB', 11: 'val'}  # by image index modulo 20; all others are 'train'
 REFCOCOG_SPLITS = {number: 'test' if split != 'val' else split for number, split in REF_SPLITS.items()}
+UNC_SPLITS = ('train', 'val', 'testA', 'testB')
 MAX_SENTENCES = 3  # of one RefCOCO object
 # First `img_id` of the splits that show COCO's pictures: never one of RefCOCO's.
 DAM_IMAGE_IDS = {'COCOStuff': 10_000_000, 'LVIS': 20_000_000, 'PACO': 30_000_000}
 
+Written = tuple[list, list[dict]]  # records for the listing, and what is in the scenes
 Record = tuple[str, list[dict]]  # id of a Describe Anything entry and its regions
-Entry = tuple[str, list[dict], list[tuple[str, np.ndarray]]]  # and its images, each with the end of its file name
+# Id of an entry, the objects that it describes, and its images, each with the end of its file name
+Entry = tuple[str, Sequence[int], list[tuple[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Source:
         write: draws scenes, writes their files, returns their records.
         index: writes the listing files from all records; None where the format has none.
         by_default: whether it is made unless asked for by its own name.
+        splits: which splits it has, one for each image; none where the format knows no splits.
     """
 
     number: int
@@ -59,27 +66,33 @@ class Source:
     write: Callable
     index: Callable | None = None
     by_default: bool = True
+    splits: tuple[str, ...] = ()
 
 
-def write_sav(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list:
+def write_sav(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World) -> Written:
     """SA-V pairs of one object: uint8 ``frame1``, ``frame2`` (H, W, 3) RGB and ``mask1``, ``mask2`` (H, W) 0 or 255."""
+    scenes = []
     for number, rng in enumerate(rngs, start):
-        (_, frame1, masks1), (_, frame2, masks2) = draw_pair(rng)
-        target = int(rng.integers(len(masks1)))
-        mask1, mask2 = (masks[target] * np.uint8(255) for masks in (masks1, masks2))
-        path = _prepared(folder / f'sav_{number // FOLDER_SIZE:06d}' / f'masklet_data_{number:05d}.npz')
+        first, second = draw_pair(rng, world)
+        target = int(rng.integers(len(first.masks)))
+        mask1, mask2 = (drawn.masks[target] * np.uint8(255) for drawn in (first, second))
+        name = f'sav_{number // FOLDER_SIZE:06d}/masklet_data_{number:05d}'
+        path = _prepared(folder / f'{name}.npz')
         # As np.savez_compressed, at the fastest level: the default one takes longer than all the drawing.
         with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for name, array in dict(frame1=frame1, mask1=mask1, frame2=frame2, mask2=mask2).items():
-                with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+            for key, array in dict(frame1=first.image, mask1=mask1, frame2=second.image, mask2=mask2).items():
+                with archive.open(f'{key}.npy', 'w', force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
-    return []
+        scenes.append(scene_truth(number, world, first, {target: name}))
+    return [], scenes
 
 
-def write_sa1b(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list:
+def write_sa1b(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World) -> Written:
     """SA-1B release layout: sa_N.jpg and sa_N.json with compressed run lengths."""
+    scenes = []
     for number, rng in enumerate(rngs, start + 1):
-        scene, image, masks = draw_scene(rng)
+        drawn = draw_scene(rng, world)
+        scene, image, masks, _ = drawn
         annotations = []
         for k, mask in enumerate(masks):
             row, column = np.argwhere(mask)[mask.sum() // 2]
@@ -92,14 +105,18 @@ def write_sa1b(folder: Path, rngs: Sequence[np.random.Generator], start: int) ->
         path = _prepared(folder / f'sa_{number // FOLDER_SIZE:06d}' / f'sa_{number}.jpg')
         path.write_bytes(_jpeg(image))
         path.with_suffix('.json').write_text(json.dumps(dict(image=info, annotations=annotations)))
-    return []
+        scenes.append(scene_truth(number, world, drawn, {k: f'sa_{number}_{each["id"]}'
+                                                         for k, each in enumerate(annotations)}))
+    return [], scenes
 
 
-def write_openimages(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list[dict]:
+def write_openimages(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World) -> Written:
     """Open Images v7 images and mask files; records are the rows of the annotation table."""
-    rows = []
+    rows, scenes = [], []
     for number, rng in enumerate(rngs, start):
-        scene, image, masks = draw_scene(rng)
+        drawn = draw_scene(rng, world)
+        scene, image, masks, _ = drawn
+        names = {}
         image_id = f'{number:016x}'
         _prepared(folder / 'images' / 'train' / f'{image_id}.jpg').write_bytes(_jpeg(image))
         stored_size = [round(side * OPEN_IMAGES_MASK_SCALE) for side in (scene.width, scene.height)]
@@ -109,12 +126,14 @@ def write_openimages(folder: Path, rngs: Sequence[np.random.Generator], start: i
             smaller = cv2.resize(mask * np.uint8(255), stored_size, interpolation=cv2.INTER_AREA) > 127
             Image.fromarray(smaller).save(_prepared(folder / 'masks' / 'train' / name))
             x, y, width, height = mask_box(mask)
+            names[k] = name.removesuffix('.png')
             rows.append(dict(
                 MaskPath=name, ImageID=image_id, LabelName=label, BoxID=box_id,
                 BoxXMin=round(x / scene.width, 6), BoxXMax=round((x + width) / scene.width, 6),
                 BoxYMin=round(y / scene.height, 6), BoxYMax=round((y + height) / scene.height, 6),
                 PredictedIoU=round(float(rng.uniform(0.8, 1)), 5), Clicks=''))
-    return rows
+        scenes.append(scene_truth(number, world, drawn, names))
+    return rows, scenes
 
 
 def index_openimages(folder: Path, rows: list[dict]) -> None:
@@ -127,15 +146,17 @@ def index_openimages(folder: Path, rows: list[dict]) -> None:
             writer.writerows(table)
 
 
-def write_refcoco(folder: Path, rngs: Sequence[np.random.Generator], start: int, splits: Mapping[int, str] = REF_SPLITS,
-                  relation_chance: float = RELATION_CHANCE) -> list[dict]:
-    """COCO-named images; one record {image, annotations, refs} per scene.
+def write_refcoco(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World, split: str | None = None,
+                  splits: Mapping[int, str] = REF_SPLITS, relation_chance: float = RELATION_CHANCE) -> Written:
+    """COCO-named images; one record {image, annotations, refs} per scene, all in ``split`` or by ``splits``.
 
-    Beyond the public format an annotation has ``attributes`` and a sentence has ``kind``, 'attribute' or 'relation'.
+    Beyond the public format an annotation has ``attributes`` and a sentence has ``kind``, 'attribute' or 'relation'. In
+    ``scenes.jsonl`` an object is named by its image and the number of its annotation: '{image}_{ann_id}'.
     """
-    records = []
+    records, scenes = [], []
     for number, rng in enumerate(rngs, start):
-        scene, image, masks = draw_scene(rng)
+        drawn = draw_scene(rng, world)
+        scene, image, masks, _ = drawn
         image_id, name = number + 1, f'COCO_train2014_{number + 1:012d}'
         _prepared(folder / 'coco2014' / 'train2014' / f'{name}.jpg').write_bytes(_jpeg(image))
         annotations, refs = [], []
@@ -150,11 +171,13 @@ def write_refcoco(folder: Path, rngs: Sequence[np.random.Generator], start: int,
                 written[sentence.text] = sentence.kind
             sentences = [dict(raw=sentence_form(text), sent=text, tokens=text.split(), kind=kind)
                          for text, kind in written.items()]
-            refs.append(dict(ann_id=ann_id, **ids, split=splits.get(number % 20, 'train'),
+            refs.append(dict(ann_id=ann_id, **ids, split=split or splits.get(number % 20, 'train'),
                              file_name=f'{name}_{ann_id}.jpg', sentences=sentences))
         info = dict(id=image_id, file_name=f'{name}.jpg', height=scene.height, width=scene.width, license=1)
         records.append(dict(image=info, annotations=annotations, refs=refs))
-    return records
+        scenes.append(scene_truth(number, world, drawn, {k: f'{name}_{each["id"]}'
+                                                         for k, each in enumerate(annotations)}))
+    return records, scenes
 
 
 def index_refcoco(folder: Path, records: list[dict], split_by: str = 'unc') -> None:
@@ -175,36 +198,34 @@ def index_refcoco(folder: Path, records: list[dict], split_by: str = 'unc') -> N
     (folder / f'refs({split_by}).p').write_bytes(_pickled(refs))
 
 
-def write_dam_by_image(folder: Path, rngs: Sequence[np.random.Generator], start: int, split: str) -> list[Record]:
+def write_dam_by_image(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World, split: str
+                       ) -> Written:
     """Describe Anything, one entry per image with all of its regions."""
-    def entries(number: int, rng: np.random.Generator) -> Iterator[Entry]:
-        scene, image, masks = draw_scene(rng)
-        regions = [_region(rng, scene, masks, k, split, number) for k in range(len(masks))]
-        yield f'{split.lower()}_{number}', regions, [('.jpg', image)]
+    def draw(number: int, rng: np.random.Generator) -> tuple[Drawn, list[Entry]]:
+        drawn = draw_scene(rng, world)
+        return drawn, [(f'{split.lower()}_{number}', range(len(drawn.masks)), [('.jpg', drawn.image)])]
 
-    return _write_dam(folder, rngs, start, entries)
+    return _write_dam(folder, rngs, start, world, split, draw)
 
 
-def write_dam_by_region(folder: Path, rngs: Sequence[np.random.Generator], start: int, split: str) -> list[Record]:
+def write_dam_by_region(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World, split: str
+                        ) -> Written:
     """Describe Anything, one entry per region: two entries repeat one image."""
-    def entries(number: int, rng: np.random.Generator) -> Iterator[Entry]:
-        scene, image, masks = draw_scene(rng)
-        for k in range(2):
-            region = _region(rng, scene, masks, k, split, number)
-            yield f'{split.lower()}_{number * 10 + k}', [region], [('.jpg', image)]
+    def draw(number: int, rng: np.random.Generator) -> tuple[Drawn, list[Entry]]:
+        drawn = draw_scene(rng, world)
+        return drawn, [(f'{split.lower()}_{number * 10 + k}', [k], [('.jpg', drawn.image)]) for k in range(2)]
 
-    return _write_dam(folder, rngs, start, entries)
+    return _write_dam(folder, rngs, start, world, split, draw)
 
 
-def write_dam_sav(folder: Path, rngs: Sequence[np.random.Generator], start: int) -> list[Record]:
+def write_dam_sav(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World) -> Written:
     """Describe Anything, one entry per clip of two frames named {id}.{t}.jpg; mask and caption belong to frame 0."""
-    def entries(number: int, rng: np.random.Generator) -> Iterator[Entry]:
-        (scene, frame1, masks), (_, frame2, _) = draw_pair(rng)
-        target = int(rng.integers(len(masks)))
-        region = _region(rng, scene, masks, target, 'SAV', number)
-        yield f'sav_{number}', [region], [('.0.jpg', frame1), ('.1.jpg', frame2)]
+    def draw(number: int, rng: np.random.Generator) -> tuple[Drawn, list[Entry]]:
+        first, second = draw_pair(rng, world)
+        target = int(rng.integers(len(first.masks)))
+        return first, [(f'sav_{number}', [target], [('.0.jpg', first.image), ('.1.jpg', second.image)])]
 
-    return _write_dam(folder, rngs, start, entries)
+    return _write_dam(folder, rngs, start, world, 'SAV', draw)
 
 
 def index_dam(folder: Path, records: list[Record]) -> None:
@@ -212,24 +233,31 @@ def index_dam(folder: Path, records: list[Record]) -> None:
     (folder / 'annotations.json').write_text(json.dumps(dict(records)))
 
 
-def _write_dam(folder: Path, rngs: Sequence[np.random.Generator], start: int,
-               entries: Callable[[int, np.random.Generator], Iterator[Entry]]) -> list[Record]:
+def _write_dam(folder: Path, rngs: Sequence[np.random.Generator], start: int, world: World, split: str,
+               draw: Callable[[int, np.random.Generator], tuple[Drawn, list[Entry]]]) -> Written:
     """One tar of images and pickled regions for these scenes; records are (id, regions)."""
-    records = []
+    records: list[Record] = []
+    scenes = []
     with tarfile.open(_prepared(folder / 'images' / f'{start:08d}.tar'), 'w', format=tarfile.USTAR_FORMAT) as archive:
         for number, rng in enumerate(rngs, start):
-            for entry, regions, frames in entries(number, rng):
+            drawn, entries = draw(number, rng)
+            names: dict[int, str] = {}
+            for entry, objects, frames in entries:
+                regions = [_region(rng, drawn, k, split, number) for k in objects]
+                names |= {k: f'{entry}_{position}' for position, k in enumerate(objects)}
                 members = [(entry + suffix, _jpeg(frame)) for suffix, frame in frames]
                 for name, data in [*members, (f'{entry}.pickle', _pickled(regions))]:
                     member = tarfile.TarInfo(name)  # modification time 0
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
                 records.append((entry, regions))
-    return records
+            scenes.append(scene_truth(number, world, drawn, names))
+    return records, scenes
 
 
-def _region(rng: np.random.Generator, scene: Scene, masks: np.ndarray, target: int, split: str, number: int) -> dict:
-    region = dict(caption=description_of(rng, scene, target).text, mask_rle=mask_rle(masks[target]))
+def _region(rng: np.random.Generator, drawn: Drawn, target: int, split: str, number: int) -> dict:
+    region = dict(caption=description_of(rng, drawn.scene, target).text, kind='description',
+                  mask_rle=mask_rle(drawn.masks[target]))
     return dict(region, img_id=DAM_IMAGE_IDS[split] + number) if split in DAM_IMAGE_IDS else region
 
 
@@ -255,7 +283,7 @@ SOURCES = {
     'sav': Source(1, 1, 'sav', write_sav),
     'sa1b': Source(2, 1, 'sa1b', write_sa1b),
     'openimages': Source(3, 1, 'openimages', write_openimages, index_openimages),
-    'refcoco': Source(4, 1, 'ref_seg/refcoco', write_refcoco, index_refcoco),
+    'refcoco': Source(4, 1, 'ref_seg/refcoco', write_refcoco, index_refcoco, splits=UNC_SPLITS),
     'dam_COCOStuff': Source(5, 0.5, 'dam/COCOStuff', partial(write_dam_by_image, split='COCOStuff'), index_dam),
     'dam_LVIS': Source(6, 0.25, 'dam/LVIS', partial(write_dam_by_region, split='LVIS'), index_dam),
     'dam_SAV': Source(7, 0.25, 'dam/SAV', write_dam_sav, index_dam),
@@ -265,7 +293,8 @@ SOURCES = {
                              False),
     'dam_PACO': Source(11, 0.25, 'dam/PACO', partial(write_dam_by_region, split='PACO'), index_dam, False),
     # RefCOCO+ says nothing of where things are; RefCOCOg has one test split and its own partition.
-    'refcoco+': Source(12, 1, 'ref_seg/refcoco+', partial(write_refcoco, relation_chance=0), index_refcoco, False),
+    'refcoco+': Source(12, 1, 'ref_seg/refcoco+', partial(write_refcoco, relation_chance=0), index_refcoco, False,
+                       UNC_SPLITS),
     'refcocog': Source(13, 1, 'ref_seg/refcocog', partial(write_refcoco, splits=REFCOCOG_SPLITS),
-                       partial(index_refcoco, split_by='umd'), False),
+                       partial(index_refcoco, split_by='umd'), False, ('train', 'val', 'test')),
 }

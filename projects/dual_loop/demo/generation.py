@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -14,27 +15,43 @@ from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from tqdm import tqdm
 
-from dual_loop.demo.formats import SOURCES
+from dual_loop.demo.formats import SOURCES, Written
 from dual_loop.demo.scene import sample_scene
+from dual_loop.demo.truth import write_scenes
 from dual_loop.demo.wording import description_of, refer
+from dual_loop.demo.world import WORLDS
 from dual_loop.process_pool import process_pool
 from llava_sam2.claims import alone
 from llava_sam2.paths import resolve, writing
 
-FORMAT = 1  # raise it with every change of content, so that folders made before it are not taken for current ones
+FORMAT = 2  # raise it with every change of content, so that folders made before it are not taken for current ones
 MANIFEST = 'manifest.json'
 MIN_IMAGES = 4  # one for each RefCOCO split
 CHUNK = 50  # scenes of one unit of work and of one tar; independent of the number of workers
 CORPUS_SOURCE = 8  # random key of the tokenizer corpus; no data set has it
 
-Task = tuple[Path, int, str, int, int]  # root, seed, source, first scene and the one after the last
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides about the content of a folder; see ``make_demo_data``. ``sources`` are keys of ``SOURCES``."""
+
+    images: int
+    seed: int
+    sources: list[str]
+    world: str
+    split: str | None
+
+
+Task = tuple[Path, Settings, str, int, int]  # root, settings, source, first scene and the one after the last
 
 
 def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: int | None = None, progress: bool = True,
-                   sources: Sequence[str] | None = None) -> Path:
+                   sources: Sequence[str] | None = None, world: str = 'a', split: str | None = None) -> Path:
     """Write synthetic data in the five on-disk formats: SA-V pairs, SA-1B, Open Images, RefCOCO and Describe Anything.
 
-    What a source holds depends on ``images`` and ``seed`` alone. All appears under ``out`` at once, when complete.
+    What a source holds depends on ``images``, ``seed``, ``world`` and ``split`` alone, and of more images the first
+    ones are the same. The folder of each source has a ``scenes.jsonl`` that says what is in its scenes. All appears
+    under ``out`` at once, when complete.
 
     Args:
         out: folder to make; it must not exist or be empty.
@@ -46,6 +63,9 @@ def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: i
         sources: some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all of these.
             By their own names only: 'refcoco+', 'refcocog', 'dam_Mapillary', 'dam_OpenImages' and 'dam_PACO', each of
             these three with a quarter of the images.
+        world: 'a', or 'b', which has names that 'a' does not have (``world.py``).
+        split: of all images of RefCOCO and its variants; None gives two of twenty to 'val' and one each to 'testA' and
+            'testB' (in RefCOCOg two to 'test').
 
     Returns:
         ``out``.
@@ -56,22 +76,23 @@ def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: i
         CannotWrite: the disk takes no more, or ``out`` cannot be written.
     """
     out = Path(out).absolute()
-    names = _check_settings(images, seed, workers, sources)
+    settings = _check_settings(images, seed, workers, sources, world, split)
     with _lock(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f'{out} is not empty: remove it or choose another folder for the demo data')
-        _build(out, images, seed, workers, progress, names)
+        _build(out, settings, workers, progress)
     return out
 
 
 @FUNCTIONS.register_module()
 def ensure_demo_data(root: str | Path, images: int = 400, seed: int = 0, workers: int | None = None,
-                     progress: bool = False, sources: Sequence[str] | None = None) -> Path:
+                     progress: bool = False, sources: Sequence[str] | None = None, world: str = 'a',
+                     split: str | None = None) -> Path:
     """Make the demo data unless a complete set with the same settings is there; safe to call from several processes.
 
     Args:
         root: folder of the demo data.
-        images, seed, workers, progress, sources: see ``make_demo_data``.
+        images, seed, workers, progress, sources, world, split: see ``make_demo_data``.
 
     Returns:
         ``root``, as an absolute path.
@@ -82,30 +103,31 @@ def ensure_demo_data(root: str | Path, images: int = 400, seed: int = 0, workers
         CannotWrite: the disk takes no more, or ``root`` cannot be written.
     """
     root = resolve(root)
-    names = _check_settings(images, seed, workers, sources)
-    if _is_current(root, images, seed, names):  # no lock needed, so that a read-only folder will do
+    settings = _check_settings(images, seed, workers, sources, world, split)
+    if _is_current(root, settings):  # no lock needed, so that a read-only folder will do
         return root
     with _lock(root):
-        if not _is_current(root, images, seed, names):
-            _build(root, images, seed, workers, progress, names)
+        if not _is_current(root, settings):
+            _build(root, settings, workers, progress)
     return root
 
 
 def demo_corpus(seed: int, n: int) -> list[str]:
-    """Sentences of the demo world to train a tokenizer on; their scenes are in no data set.
+    """Sentences of all demo worlds to train a tokenizer on; their scenes are in no data set.
 
     Args:
         seed: not negative.
         n: how many.
 
     Returns:
-        ``n`` texts, expressions and descriptions in turn.
+        ``n`` texts, expressions and descriptions in turn, a scene of each world in turn.
     """
+    worlds = list(WORLDS.values())
     texts: list[str] = []
     index = 0
     while len(texts) < n:
         rng = np.random.default_rng([seed, CORPUS_SOURCE, index])
-        scene = sample_scene(rng)
+        scene = sample_scene(rng, worlds[index % len(worlds)])
         for target in range(len(scene.objects)):
             texts += [refer(rng, scene, target).text, description_of(rng, scene, target).text]
         index += 1
@@ -117,8 +139,9 @@ def scene_rng(seed: int, source: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, SOURCES[source].number, index])
 
 
-def _check_settings(images: int, seed: int, workers: int | None, sources: Sequence[str] | None) -> list[str]:
-    """Names of the writers to run; raises when a setting makes no sense."""
+def _check_settings(images: int, seed: int, workers: int | None, sources: Sequence[str] | None, world: str,
+                    split: str | None) -> Settings:
+    """The settings with the names of the writers to run; raises when one makes no sense."""
     if images < MIN_IMAGES:
         raise ValueError(f'images={images} is too small: use at least {MIN_IMAGES}, one for each RefCOCO split')
     if seed < 0:
@@ -130,14 +153,20 @@ def _check_settings(images: int, seed: int, workers: int | None, sources: Sequen
     unknown = set(sources or ()) - set(known)
     if unknown:
         raise ValueError(f'sources {sorted(unknown)} are unknown: use some of {", ".join(known)}')
-    if sources is None:
-        return [name for name, source in SOURCES.items() if source.by_default]
-    return [name for name, group in groups.items() if group in sources]
+    if world not in WORLDS:
+        raise ValueError(f'world={world!r} is unknown: use {" or ".join(WORLDS)}')
+    names = [name for name, group in groups.items()
+             if (SOURCES[name].by_default if sources is None else group in sources)]
+    of_splits = {name: SOURCES[name].splits for name in names if SOURCES[name].splits}
+    if split is not None and not (of_splits and all(split in splits for splits in of_splits.values())):
+        raise ValueError(f'split={split!r} fits none of the sources, or not all: ' + ('; '.join(
+            f'{name} has {", ".join(splits)}' for name, splits in of_splits.items()) or 'none of them has splits'))
+    return Settings(images, seed, names, world, split)
 
 
-def _is_current(root: Path, images: int, seed: int, names: list[str]) -> bool:
+def _is_current(root: Path, settings: Settings) -> bool:
     """Whether ``root`` holds the demo data asked for; raises if it holds anything else."""
-    asked = dict(format=FORMAT, images=images, seed=seed, sources=names)
+    asked = dict(format=FORMAT, **asdict(settings))
     manifest = root / MANIFEST
     if not manifest.exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -167,29 +196,32 @@ def _lock(root: Path) -> Iterator[None]:
             yield
 
 
-def _build(root: Path, images: int, seed: int, workers: int | None, progress: bool, names: list[str]) -> None:
+def _build(root: Path, settings: Settings, workers: int | None, progress: bool) -> None:
     """Write everything into a temporary folder beside ``root`` and rename it; the caller holds the lock."""
     partial = root.parent / f'.{root.name}.partial'
     if partial.exists():  # an earlier run was killed
         shutil.rmtree(partial)
-    counts = {name: max(1, int(images * SOURCES[name].share)) for name in names}
-    tasks = [(partial, seed, name, start, min(start + CHUNK, count))
+    counts = {name: max(1, int(settings.images * SOURCES[name].share)) for name in settings.sources}
+    tasks = [(partial, settings, name, start, min(start + CHUNK, count))
              for name, count in counts.items() for start in range(0, count, CHUNK)]
     workers = min(workers or min(16, len(os.sched_getaffinity(0))), len(tasks))
-    records: dict[str, list] = {name: [] for name in names}
+    records: dict[str, list] = {name: [] for name in counts}
+    scenes: dict[str, list] = {name: [] for name in counts}
     # OpenCV's threads do not survive a fork, and images this small gain nothing from them.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
         with tqdm(total=sum(counts.values()), desc='demo data', unit='scene', disable=not progress) as bar:
-            for task, result in zip(tasks, _results(tasks, workers)):
-                records[task[2]] += result
+            for task, (listed, shown) in zip(tasks, _results(tasks, workers)):
+                records[task[2]] += listed
+                scenes[task[2]] += shown
                 bar.update(task[4] - task[3])
-        for name in names:
+        for name in counts:
             source = SOURCES[name]
             if source.index is not None:
                 source.index(partial / source.folder, records[name])
-        manifest = dict(format=FORMAT, images=images, seed=seed, sources=names, scenes=counts)
+            write_scenes(partial / source.folder, scenes[name])
+        manifest = dict(format=FORMAT, **asdict(settings), scenes=counts)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
         partial.rename(root)
     except BaseException:
@@ -199,7 +231,7 @@ def _build(root: Path, images: int, seed: int, workers: int | None, progress: bo
         cv2.setNumThreads(threads)
 
 
-def _results(tasks: list[Task], workers: int) -> Iterator[list]:
+def _results(tasks: list[Task], workers: int) -> Iterator[Written]:
     """Results of ``_write`` in the order of the tasks."""
     if workers == 1:
         yield from map(_write, tasks)
@@ -208,7 +240,9 @@ def _results(tasks: list[Task], workers: int) -> Iterator[list]:
         yield from pool.map(_write, tasks)
 
 
-def _write(task: Task) -> list:
-    root, seed, name, start, stop = task
-    rngs = [scene_rng(seed, name, index) for index in range(start, stop)]
-    return SOURCES[name].write(root / SOURCES[name].folder, rngs, start)
+def _write(task: Task) -> Written:
+    root, settings, name, start, stop = task
+    source = SOURCES[name]
+    rngs = [scene_rng(settings.seed, name, index) for index in range(start, stop)]
+    options = dict(split=settings.split) if source.splits else {}
+    return source.write(root / source.folder, rngs, start, WORLDS[settings.world], **options)

@@ -1,25 +1,36 @@
 """Pixels of a scene: the picture and one mask of visible pixels per object."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
 from dual_loop.demo.backgrounds import background_field
-from dual_loop.demo.scene import (
-    ACCENTS,
-    BACKGROUND_MARGIN,
-    COLOURS,
-    SHAPES,
-    Scene,
-    SceneObject,
-    move_scene,
-    sample_scene,
-)
+from dual_loop.demo.scene import BACKGROUND_MARGIN, Scene, SceneObject, move_scene, sample_scene
+from dual_loop.demo.shapes import SHAPES
+from dual_loop.demo.world import ACCENTS, COLOURS, A, World
 
 SUPERSAMPLING = 4  # outlines are filled on a grid this much finer and averaged
 SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
-MIN_VISIBLE = 0.8  # least share of an object that the objects in front of it leave visible
+MIN_VISIBLE = 0.65  # least share of an object that the objects in front of it leave visible
+# Period of a texture's marks in radii: few and wide, so that they can be told apart in an object of 25 pixels.
+MARK_PERIODS = {'striped': 0.62, 'dotted': 0.56, 'checked': 0.8, 'gridded': 0.6, 'zigzagged': 0.75}
 
-Drawn = tuple[Scene, np.ndarray, np.ndarray]  # with its image uint8 (H, W, 3) and its masks bool (K, H, W)
+
+class Drawn(NamedTuple):
+    """A scene and its pixels.
+
+    Attributes:
+        scene: what is shown.
+        image: uint8 (H, W, 3) RGB.
+        masks: bool (K, H, W), where object k is seen.
+        visible: float (K,), share of each object's area that no other object covers.
+    """
+
+    scene: Scene
+    image: np.ndarray
+    masks: np.ndarray
+    visible: np.ndarray
 
 
 def render_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,31 +60,23 @@ def render_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return image, covers >= 0.5, covers.sum((1, 2)) / np.array(areas)
 
 
-def draw_scene(rng: np.random.Generator) -> Drawn:
-    """Sample and render a scene in which at least ``MIN_VISIBLE`` of every object shows.
-
-    Returns:
-        the scene, image uint8 (H, W, 3), masks bool (K, H, W).
-    """
+def draw_scene(rng: np.random.Generator, world: World = A) -> Drawn:
+    """Sample and render a scene in which at least ``MIN_VISIBLE`` of every object shows."""
     while True:
-        scene = sample_scene(rng)
-        image, masks, visible = render_scene(scene)
-        if visible.min() >= MIN_VISIBLE:
-            return scene, image, masks
+        scene = sample_scene(rng, world)
+        drawn = Drawn(scene, *render_scene(scene))
+        if drawn.visible.min() >= MIN_VISIBLE:
+            return drawn
 
 
-def draw_pair(rng: np.random.Generator) -> tuple[Drawn, Drawn]:
-    """Sample and render two frames of one scene; object k is the same object in both.
-
-    Returns:
-        (scene, image, masks) of frame 1 and the same of frame 2, as in ``draw_scene``.
-    """
-    first = draw_scene(rng)
+def draw_pair(rng: np.random.Generator, world: World = A) -> tuple[Drawn, Drawn]:
+    """Sample and render two frames of one scene, as in ``draw_scene``; object k is the same object in both."""
+    first = draw_scene(rng, world)
     while True:
-        scene = move_scene(rng, first[0])
-        image, masks, visible = render_scene(scene)
-        if visible.min() >= MIN_VISIBLE:
-            return first, (scene, image, masks)
+        scene = move_scene(rng, first.scene)
+        second = Drawn(scene, *render_scene(scene))
+        if second.visible.min() >= MIN_VISIBLE:
+            return first, second
 
 
 def _paint(item: SceneObject, height: int, width: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
@@ -102,14 +105,23 @@ def _paint(item: SceneObject, height: int, width: int) -> tuple[tuple[slice, sli
 
 def _marks(texture: str, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray:
     """Share (h, w) of each pixel that the texture's marks cover; u, v are pixel offsets in the object's own axes."""
-    period = {'striped': 0.62, 'dotted': 0.56, 'checked': 0.8}[texture] * radius
+    period = MARK_PERIODS[texture] * radius
     if texture == 'striped':
         slanted = (u + v) * np.float32(np.sqrt(0.5))
-        return np.clip(period * 0.2 - np.abs(_wave(slanted, period)) + 0.5, 0, 1)
+        return _band(slanted, period, 0.4)
+    if texture == 'zigzagged':
+        return _band(v - np.abs(_wave(u, period)) * 1.6, period, 0.4)
+    if texture == 'gridded':
+        return np.maximum(_band(u, period, 0.3), _band(v, period, 0.3))
     if texture == 'dotted':
         return np.clip(period * 0.29 - np.hypot(_wave(u, period), _wave(v, period)) + 0.5, 0, 1)
     across, along = (np.clip(2 * (np.abs(_wave(w, period)) - period / 4), -1, 1) for w in (u, v))
     return 0.5 + 0.5 * across * along
+
+
+def _band(offset: np.ndarray, period: float, share: float) -> np.ndarray:
+    """Share of each pixel inside bands that take up ``share`` of every period."""
+    return np.clip(period * share / 2 - np.abs(_wave(offset, period)) + 0.5, 0, 1)
 
 
 def _wave(offset: np.ndarray, period: float) -> np.ndarray:

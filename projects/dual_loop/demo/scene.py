@@ -1,57 +1,24 @@
-"""A closed world of simple scenes: which objects there are, what they look like and where they lie.
+"""Scenes: which objects there are, what they look like and where they lie.
 
 A scene is plain data, drawn from a random generator; ``rendering.py`` makes pixels of it, ``wording.py`` text.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-COLOURS = {  # name -> RGB; far apart from each other and more saturated than any background
-    'red': (214, 36, 42), 'orange': (247, 136, 16), 'yellow': (246, 222, 38), 'green': (32, 158, 58),
-    'cyan': (46, 212, 222), 'blue': (36, 72, 214), 'purple': (128, 44, 176), 'pink': (250, 128, 192),
-}
-ACCENTS = {'white': (250, 250, 250), 'black': (18, 18, 18)}  # colours of stripes, dots and checks
-TEXTURES = ('plain', 'striped', 'dotted', 'checked')
-BACKGROUNDS = ('grass', 'wood', 'tiles', 'sand', 'bricks', 'sky', 'paper', 'fabric')
+from dual_loop.demo.shapes import REACH
+from dual_loop.demo.world import BACKGROUNDS, A, World, stands_out, visible_accents
+
 # Diameter as a share of the shorter image side. The gap between the two is what makes "small" and "large" unambiguous.
-SIZES = {'small': (0.13, 0.17), 'large': (0.26, 0.32)}
-IMAGE_SIDES = (224, 320)  # pixels, inclusive
-MAX_OBJECTS = 6
+# At the tiny model's 112 pixels a small object has 20 to 34 and a large one 35 to 54, of patches of 8 or 14.
+SIZES = {'small': (0.22, 0.30), 'large': (0.38, 0.48)}
+IMAGE_SIDES = (176, 216)  # pixels, inclusive
+MAX_OBJECTS = 4
+SPACING = 0.62  # least distance of two centres, as a share of the sum of the discs' radii that hold the objects
 BACKGROUND_MARGIN = 24  # pixels by which a background may shift between two frames
 
-Look = tuple[str, str, str, str, str | None]  # shape, colour, size, texture, accent
-
-
-def _polygon(radii: Sequence[float], start: float = -np.pi / 2) -> np.ndarray:
-    angles = start + np.arange(len(radii)) * 2 * np.pi / len(radii)
-    return np.stack([np.cos(angles), np.sin(angles)], 1) * np.asarray(radii)[:, None]
-
-
-def _heart() -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack([16 * np.sin(t)**3, -y - 2.5], 1) / 15.5
-
-
-def _cross(arm: float = 0.36) -> np.ndarray:
-    corner = np.array([(arm, -1), (arm, -arm), (1, -arm)])
-    turns = [np.array([[0, -1], [1, 0]])] * 4
-    return np.concatenate([corner @ np.linalg.matrix_power(turn.T, k) for k, turn in enumerate(turns)])
-
-
-# name -> closed outlines in units of the radius, y down; filled by the even-odd rule, so a second outline is a hole
-SHAPES = {
-    'circle': [_polygon([0.96] * 64)],
-    'square': [_polygon([1.2] * 4, start=-np.pi / 4)],
-    'triangle': [_polygon([1.16] * 3) + (0, 0.16)],
-    'star': [_polygon([1.16, 0.52] * 5)],
-    'ring': [_polygon([1.0] * 64), _polygon([0.54] * 64)],
-    'cross': [_cross()],
-    'heart': [_heart()],
-}
-REACH = {name: float(max(np.hypot(*outline.T).max() for outline in outlines)) for name, outlines in SHAPES.items()}
+Look = tuple[str, str, str, str]  # shape, colour, size, texture
 
 
 @dataclass(frozen=True)
@@ -98,20 +65,21 @@ class Scene:
         return min(self.width, self.height)
 
 
-def sample_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene of 2 to 6 objects of which no two look alike.
+def sample_scene(rng: np.random.Generator, world: World = A) -> Scene:
+    """Draw a scene of 2 to 4 objects of which no two look alike.
 
     Args:
-        rng: source of all randomness; the scene is a function of its state.
+        rng: source of all randomness; the scene is a function of its state and the world.
+        world: whose names the objects have.
 
     Returns:
-        a scene in which every object lies inside the image and overlaps its neighbours little.
+        a scene in which every object lies inside the image and covers little of its neighbours.
     """
     while True:
         width, height = (int(v) for v in rng.integers(IMAGE_SIDES[0], IMAGE_SIDES[1] + 1, size=2))
-        scene = Scene(width, height, str(rng.choice(BACKGROUNDS)), int(rng.integers(2**31)), ())
-        for _ in range(int(rng.integers(2, MAX_OBJECTS + 1))):
-            item = _place(rng, scene, _sample_look(rng, scene.objects))
+        scene = Scene(width, height, str(rng.choice(list(BACKGROUNDS))), int(rng.integers(2**31)), ())
+        for _ in range(min(MAX_OBJECTS, int(rng.integers(2, MAX_OBJECTS + 2)))):  # not all find a place
+            item = _place(rng, scene, _sample_look(rng, world, scene))
             if item is not None:
                 scene = replace(scene, objects=scene.objects + (item,))
         if len(scene.objects) >= 2:
@@ -148,26 +116,29 @@ def move_scene(rng: np.random.Generator, scene: Scene) -> Scene:
             return moved
 
 
-def _sample_look(rng: np.random.Generator, others: Sequence[SceneObject]) -> Look:
-    """Draw (shape, colour, size, texture, accent); often shares a shape or a colour with another object.
+def _sample_look(rng: np.random.Generator, world: World, scene: Scene) -> Look:
+    """Draw (shape, colour, size, texture); often shares a shape or a colour with another object of the scene.
 
     Shared attributes make one word too few, so that expressions need their combinations.
     """
+    others, has_new_name = scene.objects, rng.random() < world.new_share
     while True:
-        shape, colour = str(rng.choice(list(SHAPES))), str(rng.choice(list(COLOURS)))
+        shape, colour = str(rng.choice(world.shapes)), str(rng.choice(world.colours))
         if others and rng.random() < 0.6:
             model = others[int(rng.integers(len(others)))]
             shape, colour = (model.shape, colour) if rng.random() < 0.6 else (shape, model.colour)
-        size = 'large' if rng.random() < 0.6 else 'small'
-        texture = str(rng.choice(TEXTURES, p=(0.46, 0.18, 0.18, 0.18)))
-        accent = None if texture == 'plain' else str(rng.choice(list(ACCENTS)))
-        if all(other.look != (shape, colour, size, texture) for other in others):
-            return shape, colour, size, texture, accent
+        size = 'large' if rng.random() < 0.5 else 'small'
+        texture = 'plain' if rng.random() < world.plain_share else str(rng.choice(world.textures[1:]))
+        look = shape, colour, size, texture
+        if (has_new_name == (not world.new.isdisjoint(look)) and stands_out(colour, scene.background)
+                and all(other.look != look for other in others)):
+            return look
 
 
 def _place(rng: np.random.Generator, scene: Scene, look: Look) -> SceneObject | None:
     """Put an object of this look at a free place of the scene; None when 30 places were all taken."""
-    shape, colour, size, texture, accent = look
+    shape, colour, size, texture = look
+    accent = None if texture == 'plain' else str(rng.choice(visible_accents(colour)))
     radius = float(rng.uniform(*SIZES[size])) * scene.side / 2
     angle = 0.0 if shape in ('circle', 'ring') and texture == 'plain' else float(rng.uniform(-0.2, 0.2))
     red, green, blue = (int(v) for v in rng.integers(-8, 9, size=3))
@@ -180,8 +151,8 @@ def _place(rng: np.random.Generator, scene: Scene, look: Look) -> SceneObject | 
 
 
 def _fits(item: SceneObject, scene: Scene) -> bool:
-    """Whether the object lies inside the image and at most touches the objects that are already there."""
+    """Whether the object lies inside the image and covers little of the objects that are already there."""
     inside = (item.reach + 1 <= item.x <= scene.width - item.reach - 1
               and item.reach + 1 <= item.y <= scene.height - item.reach - 1)
     return inside and all(
-        np.hypot(item.x - other.x, item.y - other.y) >= 0.88 * (item.reach + other.reach) for other in scene.objects)
+        np.hypot(item.x - other.x, item.y - other.y) >= SPACING * (item.reach + other.reach) for other in scene.objects)

@@ -17,6 +17,7 @@ from dual_loop.demo.expressions import (
     relation_expressions,
 )
 from dual_loop.demo.scene import Scene
+from dual_loop.demo.world import ACCENTS, WORLDS
 
 # An unambiguous relation exists for 92 % of the objects, so this makes 30 % of the expressions relations.
 RELATION_CHANCE = 0.33
@@ -26,11 +27,17 @@ EXTREME = {'left': 'leftmost', 'right': 'rightmost', 'above': 'topmost', 'below'
 FAR_SIDE = {'left': 'on the far left', 'right': 'on the far right',
             'above': 'at the very top', 'below': 'at the very bottom'}
 SIZE_WORDS = {'small': ('small', 'small', 'little'), 'large': ('large', 'large', 'big')}
-MARKS = {'striped': 'stripes', 'dotted': 'dots', 'checked': 'checks'}
+MARKS = {'striped': 'stripes', 'dotted': 'dots', 'checked': 'checks', 'gridded': 'gridlines',
+         'zigzagged': 'zigzags'}
 PLACES = {'grass': 'on grass', 'wood': 'on a wooden floor', 'tiles': 'on a tiled floor', 'sand': 'on sand',
           'bricks': 'in front of a brick wall', 'sky': 'in front of a cloudy sky', 'paper': 'on lined paper',
           'fabric': 'on dark fabric'}
 NOUNS = ('object', 'thing', 'shape')  # for an expression that leaves the shape open
+#: Every word of every sentence, in lower case.
+WORDS = frozenset(' '.join((
+    'a the it is with and', *(name for world in WORLDS.values() for name in world.names), *ACCENTS, *MARKS.values(),
+    *NOUNS, *EXTREME.values(), *FAR_SIDE.values(), *PLACES.values(),
+    *(' '.join(words) for words in SIZE_WORDS.values()), *(' '.join(words) for words in BESIDE.values()))).split())
 
 T = TypeVar('T')
 

@@ -17,6 +17,7 @@ import numpy as np
 from .results import ResultsError
 
 COVERAGE = 0.95
+PARTS = ('condition', 'frame', 'kind', 'names')  # of a sample, by which a metric may be of a part of them
 CHUNK = 1 << 22  # numbers of draws in memory at a time
 
 
@@ -87,15 +88,14 @@ def fraction(samples: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarra
 
     ``ciou``: intersections over unions. ``giou``: mean IoU, 1 where both masks are empty. ``precision@0.5``: share of
     IoU of at least 0.5. ``no_seg_rate``: share of answers without ``[SEG]``. Any other name: mean over the sentences
-    of the number that the samples have under it. ``<metric>/<condition>`` and ``<metric>/<condition>/<frame>`` count
-    the samples of this condition and frame only.
+    of the number that the samples have under it. ``<metric>/<part>`` and ``<metric>/<part>/<part>`` count the samples
+    of this condition, frame, kind or names only.
 
     Raises:
         ResultsError: the samples do not have it.
     """
     metric, *part = name.split('/')
-    counted = np.array([all(sample.get(key) == value for key, value in zip(('condition', 'frame'), part))
-                        for sample in samples], dtype=bool)
+    counted = np.array([{*part} <= {sample.get(key) for key in PARTS} for sample in samples], dtype=bool)
     try:
         values, weights = _fraction(samples, metric)
     except (KeyError, ValueError, TypeError) as error:

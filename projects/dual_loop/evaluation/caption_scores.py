@@ -95,7 +95,7 @@ def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]],
         raise ValueError('each caption needs at least one reference, and there must be a caption')
     cider, bleu = _pycocoevalcap('cider.cider').Cider(), _pycocoevalcap('bleu.bleu').Bleu(4)
     words = ptb_words if tokenizer == 'ptb' else plain_words
-    tokenized = iter(words([*map(_spoken, captions), *(sentence for each in references for sentence in each)]))
+    tokenized = iter(words([*map(spoken, captions), *(sentence for each in references for sentence in each)]))
     captions = [next(tokenized) for _ in captions]
     references = [[next(tokenized) for _ in each] for each in references]
     if not any(sentence for each in references for sentence in each):
@@ -174,7 +174,8 @@ def _beside(module: ModuleType, file: str) -> str:
     return str(Path(module.__file__).with_name(file))
 
 
-def _spoken(caption: str) -> str:
+def spoken(caption: str) -> str:
+    """A caption without tags such as ``<p>``, ``[SEG]`` and the name ``region1``."""
     return _MARKUP.sub(' ', caption)
 
 

@@ -14,6 +14,7 @@ from dual_loop.datasets import RefCOCODataset
 from dual_loop.datasets.index import Table
 from llava_sam2.portable import prompts
 
+from .attribute_accuracy import attribute_figures, right_attributes
 from .batches import answer_in_batches
 from .caption_scores import JavaError, check_scores, score_captions
 from .loading import Loaded
@@ -21,6 +22,7 @@ from .predictor import Predictor
 from .processes import Processes
 from .referring import ReferringBatches, Sentences, describe_dataset
 from .results import assemble_results
+from .scene_truth import SceneTruth
 
 
 class ReferredObjects:
@@ -38,6 +40,7 @@ class ReferredObjects:
         order = np.argsort(refs, kind='stable')
         first = np.flatnonzero(np.diff(refs[order], prepend=-1))  # of each object, in ``order``
         self._rows = np.split(order, first[1:])
+        self._truth = SceneTruth(sentences)
         self.index = Table.of(image=sentences.index['image'][order[first]])
         self.dataset, self.split, self.data_root = sentences.dataset, sentences.split, sentences.data_root
 
@@ -52,6 +55,10 @@ class ReferredObjects:
 
     def read_mask(self, row: int, height: int, width: int) -> np.ndarray:
         return self._sentences.read_mask(self._rows[row][0], height, width)
+
+    def truth(self, row: int) -> Mapping[str, Any] | None:
+        """What is known of the object, in demo data."""
+        return self._truth[self._rows[row][0]]
 
     def words(self, row: int) -> dict[str, list[str]]:
         return dict(caption=[self._sentences.words(sentence)['caption'] for sentence in self._rows[row]])
@@ -92,8 +99,8 @@ def evaluate_captions(
     processes = processes or Processes()
     tokenizer = usable_tokenizer() if processes.rank == 0 else None
     predictor = Predictor(loaded.network, loaded.vocabulary)
-    batches = ReferringBatches(ReferredObjects(dataset), predictor.prepare, batch_size, max_images,
-                               max_texts_per_image)
+    objects = ReferredObjects(dataset)
+    batches = ReferringBatches(objects, predictor.prepare, batch_size, max_images, max_texts_per_image)
 
     def answer(batch: Sentences) -> list[dict[str, Any]]:
         described = predictor.caption_regions(batch.pictures, batch.targets, max_new_tokens, question)
@@ -108,7 +115,7 @@ def evaluate_captions(
     timing = processes.timing(time.perf_counter() - started, len(samples))
     metrics, tokenizer = add_scores(samples, tokenizer)
     return assemble_results(
-        'captions', loaded.description, samples, metrics | length_metrics(samples),
+        'captions', loaded.description, samples, metrics | length_metrics(samples) | add_accuracy(samples, objects),
         dict(images=batches.num_images, left_out=dataset.quarantine.count), ['pycocoevalcap'], protocol='generate',
         dataset=describe_dataset(dataset, max_images, max_texts_per_image), tokenizer=tokenizer, prompt=question,
         batch_size=batch_size, max_new_tokens=max_new_tokens, timing=timing,
@@ -143,6 +150,15 @@ def add_scores(samples: Sequence[dict[str, Any]], tokenizer: str) -> tuple[dict[
     for sample, of_sample in zip(samples, scores.samples, strict=True):
         sample |= of_sample
     return scores.metrics, scores.tokenizer
+
+
+def add_accuracy(samples: Sequence[dict[str, Any]], objects: ReferredObjects) -> dict[str, float]:
+    """Of demo data :func:`attribute_figures`; each sample gets its ``accuracy_<attribute>``, True or False."""
+    rows = {objects.sample_id(row): row for row in range(len(objects.index))}
+    known = [(sample, truth) for sample in samples if (truth := objects.truth(rows[sample['sample_id']]))]
+    for sample, truth in known:
+        sample |= {f'accuracy_{name}': right for name, right in right_attributes(sample['text'], truth).items()}
+    return attribute_figures([sample['text'] for sample, _ in known], [truth for _, truth in known])
 
 
 def length_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -144,7 +144,7 @@ def evaluate_cycle(
     digests = [f'{source}:{dataset.index_digest}' for source, dataset in sources.items()]
     return assemble_results(
         'cycle', loaded.description, samples,
-        cycle_metrics(samples) | caption_metrics(captions, loaded.vocabulary),
+        cycle_metrics(samples) | caption_metrics(captions, loaded.vocabulary) | probe.attribute_figures(captions),
         dict(images=len({each['image'] for each in samples}), objects=len(captions) - len(left_out),
              left_out=len(left_out)), protocol=protocol,
         dataset=dict(name=name, split=None, split_by=None, data_root_name=None, max_samples=max_samples,

@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 from dual_loop.datasets import BadSample, GroundedDataset
 from llava_sam2.randomness import seed_for
 
+from .attribute_accuracy import attribute_figures
 from .predictor import Picture
+from .scene_truth import SceneTruth
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Probe(Dataset):
             raise ValueError(f'{", ".join(sources) or "no source"}: {len(self.places)} objects, but descriptions are '
                              'exchanged between at least two')
         self.num_batches = -(-len(self.places) // batch_size)
+        self._truths = {source: SceneTruth(dataset) for source, dataset in sources.items()}
 
     def __len__(self) -> int:
         return 2 * self.num_batches
@@ -102,6 +105,12 @@ class Probe(Dataset):
         dataset = self.sources[source]
         image = dataset.identity(row)['image_key'].removeprefix(f'{dataset.source}:{dataset.data_root}/')
         return dict(image=f'{source}:{image}', sample_id=dataset.sample_id(row), source=source)
+
+    def attribute_figures(self, captions: Sequence[Mapping]) -> dict[str, float]:
+        """:func:`attribute_figures` of the captions (see :func:`describe`) of objects whose truth is known."""
+        known = [(each['text'], truth) for each in captions if not each['problem']
+                 and (truth := self._truths[self.places[each['place']][0]][self.places[each['place']][1]])]
+        return attribute_figures([text for text, _ in known], [truth for _, truth in known])
 
     def texts(self, captions: Sequence[Mapping]) -> dict[int, dict[str, str]]:
         """What each object is looked for by: place -> condition -> words.

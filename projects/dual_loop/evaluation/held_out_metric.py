@@ -7,6 +7,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
+from .attribute_accuracy import has_new_name
 from .scores import MaskScores
 
 
@@ -14,7 +15,9 @@ from .scores import MaskScores
 class ReferringMetric(BaseMetric):
     """cIoU and gIoU of the masks of ``forward(mode='predict')``, at the grounding resolution.
 
-    Figures: ``giou`` and ``ciou``, and ``ciou_<kind>`` for each kind of expression that the data set tells apart.
+    Figures: ``giou`` and ``ciou``, and ``ciou_<kind>`` for each kind of expression that the data set tells apart. Demo
+    data tell kinds apart, so if some of their expressions have names that the first world does not have, also
+    ``ciou_new`` and ``ciou_old``, and ``ciou_<kind>_new`` and ``ciou_<kind>_old``.
 
     Ranks exchange whole numbers of pixels, so the figures are the same for any number of them if the predictions are
     (``GlobalBatchSampler``). An expression counts once however often it comes: the last turn of a sampler may repeat
@@ -37,17 +40,21 @@ class ReferringMetric(BaseMetric):
         scores = MaskScores()
         scores.add(predicted, data_batch['masks2'].to(predicted.device))
         names = (data_batch[key] for key in ('sources', 'sample_ids', 'kinds'))
+        is_new = [bool(kind) and has_new_name(caption)
+                  for kind, caption in zip(data_batch['kinds'], data_batch['captions'], strict=True)]
         # Ranks' results are interleaved and cut to as many as there are samples: what is cut off are repeated batches.
-        self.results.append(list(zip(*names, scores.intersections, scores.unions, strict=True)))
+        self.results.append(list(zip(*names, is_new, scores.intersections, scores.unions, strict=True)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Figures of all ranks' results."""
         expressions: dict[tuple, tuple] = {}
-        for source, sample_id, kind, intersection, union in chain.from_iterable(results):
-            expressions.setdefault((source, sample_id), (kind, intersection, union))
+        for source, sample_id, *result in chain.from_iterable(results):
+            expressions.setdefault((source, sample_id), result)
+        splits = any(is_new for _, is_new, *_ in expressions.values())
         scores = {'': MaskScores()}
-        for kind, intersection, union in expressions.values():
-            for key in {'', f'_{kind}'} if kind else {''}:
+        for kind, is_new, intersection, union in expressions.values():
+            names = '_new' if is_new else '_old'
+            for key in {'', f'_{kind}', *((names, f'_{kind}{names}') if splits else ())} if kind else {''}:
                 of_kind = scores.setdefault(key, MaskScores())
                 of_kind.intersections.append(intersection)
                 of_kind.unions.append(union)

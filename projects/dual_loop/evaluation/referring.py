@@ -13,12 +13,13 @@ from torch.utils.data import Dataset
 from dual_loop.datasets import BadSample, RefCOCODataset
 from llava_sam2.portable import prompts
 
+from .attribute_accuracy import has_new_name
 from .batches import answer_in_batches
 from .loading import Loaded
 from .predictor import Picture, Predictor
 from .processes import Processes
 from .results import assemble_results
-from .scores import MaskScores, mask_metrics
+from .scores import MaskScores, mask_metrics, part_metrics
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Sentences:
         images: file names of the pictures.
         pictures: of each image.
         sample_ids, texts: of each image, its sentences.
+        kinds: of each image, the kinds of its sentences; None where the data set tells none apart.
         targets: of each image, (R, height, width) bool, a mask for each sentence at the original size.
     """
 
@@ -36,6 +38,7 @@ class Sentences:
     pictures: list[Picture]
     sample_ids: list[list[str]]
     texts: list[list[str]]
+    kinds: list[list[str | None]]
     targets: list[torch.Tensor]
 
 
@@ -76,7 +79,7 @@ class ReferringBatches(Dataset):
 
     def __getitem__(self, number: int) -> Sentences | ValueError:
         rows = self.rows[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-        batch = Sentences([], [], [], [], [])
+        batch = Sentences([], [], [], [], [], [])
         for path, group in groupby(rows, key=self.dataset.path):
             of_image = list(group)
             try:
@@ -88,7 +91,9 @@ class ReferringBatches(Dataset):
             batch.images.append(path.name)
             batch.pictures.append(self.prepare(image))
             batch.sample_ids.append([self.dataset.sample_id(row) for row in of_image])
-            batch.texts.append([self.dataset.words(row)['caption'] for row in of_image])
+            words = [self.dataset.words(row) for row in of_image]
+            batch.texts.append([each['caption'] for each in words])
+            batch.kinds.append([each.get('kind') for each in words])
             batch.targets.append(torch.from_numpy(np.stack(masks)))
         return batch
 
@@ -130,15 +135,15 @@ def evaluate_referring(
     def answer(batch: Sentences) -> list[dict]:
         predictions = predictor.segment(batch.pictures, batch.texts, max_new_tokens, protocol)
         samples = []
-        for image, ids, texts, targets, said in zip(batch.images, batch.sample_ids, batch.texts, batch.targets,
-                                                    predictions):
+        for image, ids, texts, kinds, targets, said in zip(batch.images, batch.sample_ids, batch.texts, batch.kinds,
+                                                           batch.targets, predictions):
             scores = MaskScores()
             scores.add(torch.stack([each.mask for each in said]), targets)
             samples += [
                 dict(image=image, sample_id=sample_id, text=text, intersection=intersection, union=union,
-                     seg=each.has_seg, answer=each.text)
-                for sample_id, text, intersection, union, each in zip(
-                    ids, texts, scores.intersections, scores.unions, said)
+                     seg=each.has_seg, answer=each.text, **part_of(text, kind))
+                for sample_id, text, kind, intersection, union, each in zip(
+                    ids, texts, kinds, scores.intersections, scores.unions, said)
             ]
         return samples
 
@@ -147,12 +152,17 @@ def evaluate_referring(
     if samples is None:
         return None
     return assemble_results(
-        'referring', loaded.description, samples, mask_metrics(samples),
+        'referring', loaded.description, samples, mask_metrics(samples) | part_metrics(samples),
         dict(images=batches.num_images, left_out=dataset.quarantine.count), protocol=protocol,
         dataset=describe_dataset(dataset, max_images, max_texts_per_image),
         prompt=prompts.REFERRING_QUESTION.format(class_name='{}'), batch_size=batch_size,
         max_new_tokens=max_new_tokens, timing=processes.timing(time.perf_counter() - started, len(samples)),
     )
+
+
+def part_of(text: str, kind: str | None) -> dict[str, str]:
+    """``kind`` and ``names`` of a sentence of demo data; nothing of other data."""
+    return dict(kind=kind, names='new' if has_new_name(text) else 'old') if kind else {}
 
 
 def describe_dataset(dataset: RefCOCODataset, max_images: int | None, max_texts_per_image: int | None) -> dict:

@@ -13,7 +13,8 @@
 ``tokenizer``        'ptb' or 'plain', of captions only (see ``caption_scores``)
 ``counts``           images, sentences and what was left out
 ``metrics``          name -> number; nothing nested. A metric of a part of the samples is
-                     ``<metric>/<condition>/<frame>``, such as ``giou/caption/paired``
+                     ``<metric>/<condition>/<frame>``, such as ``giou/caption/paired``, or
+                     ``<metric>/<kind>/<names>``, such as ``ciou/attribute/new`` or ``ciou/new``
 ``versions``         see :func:`versions`
 ``timing``           seconds, sentences_per_second, processes, device: all that may differ between two runs
 ``samples``          one object for each sentence, sorted by image and sample_id; see below
@@ -21,8 +22,10 @@
 
 Samples, in pixels and shares of 1:
 
-- referring: image, sample_id, text, intersection, union, seg (the answer has a ``[SEG]``), answer
-- captions: image, sample_id, text (as generated), references, ended, cider, bleu4, and meteor where it was computed
+- referring: image, sample_id, text, intersection, union, seg (the answer has a ``[SEG]``), answer, and of demo data
+  kind ('attribute', 'relation' or 'description') and names ('new' or 'old', see ``attribute_accuracy``)
+- captions: image, sample_id, text (as generated), references, ended, cider, bleu4, meteor where it was computed, and
+  of demo data ``accuracy_shape``, ``_colour``, ``_size``, ``_texture`` and ``_all_four``
 - cycle: image, sample_id, source, condition, frame ('same' or 'paired'), text, intersection, union, seg
 """
 

@@ -1,6 +1,6 @@
 """Scores of predicted masks, from their intersections and unions with the true ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,20 @@ class MaskScores:
     def precision(self, threshold: float) -> float:
         """Share of sentences with an IoU of at least ``threshold``."""
         return sum(iou >= threshold for iou in self.ious) / max(1, len(self.unions))
+
+
+def part_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``ciou`` and ``giou`` of each kind of sentence and, where some have new names, of new and old ones, as
+    ``<metric>/<kind>``, ``<metric>/<names>`` and ``<metric>/<kind>/<names>``; none where samples have no ``kind``."""
+    samples = [sample for sample in samples if sample.get('kind')]
+    parts: dict[str, list] = {}
+    splits = any(sample['names'] == 'new' for sample in samples)
+    for sample in samples:
+        names = (sample['names'], f'{sample["kind"]}/{sample["names"]}') if splits else ()
+        for part in (sample['kind'], *names):
+            parts.setdefault(part, []).append(sample)
+    figures = {part: mask_metrics(parts[part]) for part in sorted(parts)}
+    return {f'{metric}/{part}': of_part[metric] for metric in ('ciou', 'giou') for part, of_part in figures.items()}
 
 
 def mask_metrics(samples: Iterable[Mapping[str, Any]]) -> dict[str, float]:

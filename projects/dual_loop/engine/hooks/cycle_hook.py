@@ -35,7 +35,9 @@ class CycleHook(Hook):
     the description, ``cycle/<condition>_paired_iou`` in the other frame, ``cycle/no_seg_rate`` of the generated
     descriptions, ``cycle/cider`` of those of objects that have a human sentence, against one sentence each
     (comparable within a run only: CIDEr depends on the objects), and those of
-    :func:`~dual_loop.evaluation.cycle.caption_metrics`. Those of the teacher stand under ``cycle_teacher``.
+    :func:`~dual_loop.evaluation.cycle.caption_metrics`. Of demo data, whose truth is known, also those of
+    :func:`~dual_loop.evaluation.attribute_accuracy.attribute_figures`, such as ``cycle/accuracy_shape``. Those of the
+    teacher stand under ``cycle_teacher``.
 
     Weights, gradients and random states stay as they are, so a run with the hook ends with the weights of one without.
     The processes share the batches; figures do not depend on their number. SIGTERM ends the probe at the next token.
@@ -147,7 +149,7 @@ class CycleHook(Hook):
             generated, human = ([words[condition] for words in described] for condition in ('generated', 'true'))
             figures['cider'] = score_captions(generated, [[sentence] for sentence in human], 'plain').metrics['cider']
         return figures | dict(no_seg_rate=metrics['no_seg_rate/generated/same']) | caption_metrics(
-            captions, base.vocabulary)
+            captions, base.vocabulary) | probe.attribute_figures(captions)
 
 
 @contextmanager

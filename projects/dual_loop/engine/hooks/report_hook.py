@@ -23,7 +23,12 @@ from dual_loop.visualization.summary import (
 from .picture_hook import read_pictures
 
 #: Figures of CycleHook that stand with the held-out ones: the other direction, and whether it is closed.
-CYCLE_FIGURES = {'cycle/cider': 'CIDEr of descriptions', 'cycle/generated_iou': 'IoU found from own descriptions',
+CYCLE_FIGURES = {'cycle/cider': 'CIDEr of descriptions',
+                 'cycle/accuracy_all_four': 'descriptions with all four attributes right',
+                 'cycle/accuracy_shape': 'descriptions with the shape right',
+                 'cycle/accuracy_new_names': 'new names said right in descriptions',
+                 'cycle/unknown_words': 'share of words that no sentence of the demo has',
+                 'cycle/generated_iou': 'IoU found from own descriptions',
                  'cycle/no_seg_rate': 'share of answers without [SEG]'}
 
 
