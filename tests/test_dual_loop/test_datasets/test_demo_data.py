@@ -15,7 +15,7 @@ from dual_loop.datasets import (
     load_refs,
 )
 from dual_loop.demo import make_demo_data
-from dual_loop.demo.scene import COLOURS
+from dual_loop.demo.world import COLOURS
 
 SIZE = dict(image_size=112, grounding_size=256)
 
@@ -50,7 +50,7 @@ def test_refcoco_masks_lie_on_what_the_sentences_name(demo):
                 assert shows(sample, colours[0]), sample['sample_id']
                 checked += 1
         assert dataset.quarantine.count == 0
-    assert checked > 20
+    assert checked > 10
 
 
 def test_describe_anything_masks_lie_on_what_the_captions_name(demo):

@@ -5,10 +5,12 @@ Objects are dicts with shape, colour, size, texture, accent, x, y (centre in pix
 
 import re
 
-COLOURS = ['red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink']
-SHAPES = ['circle', 'square', 'triangle', 'star', 'ring', 'cross', 'heart']
+COLOURS = ['red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink', 'brown', 'grey', 'navy', 'lime']
+SHAPES = ['circle', 'square', 'triangle', 'star', 'ring', 'cross', 'heart', 'crescent', 'diamond', 'bar', 'arrow',
+          'hourglass']
 TEXTURE = {'plain': 'plain', 'striped': 'striped', 'stripes': 'striped', 'dotted': 'dotted', 'dots': 'dotted',
-           'checked': 'checked', 'checks': 'checked'}
+           'checked': 'checked', 'checks': 'checked', 'gridded': 'gridded', 'gridlines': 'gridded',
+           'zigzagged': 'zigzagged', 'zigzags': 'zigzagged'}
 SIZE = {'small': 'small', 'little': 'small', 'large': 'large', 'big': 'large'}
 FILLERS = {'the', 'a', 'and', 'with', 'object', 'thing', 'shape'}
 SIDES = {'to the left of': 'left', 'left of': 'left', 'to the right of': 'right', 'right of': 'right', 'above': 'above',

@@ -48,7 +48,7 @@ def test_sav_pairs(demo_root):
     paths = sorted(demo_root.glob('sav/**/masklet_data_*.npz'))
     assert len(paths) == 24
     for index, path in enumerate(paths[:5]):
-        (_, frame1, masks1), (_, frame2, masks2) = draw_pair(scene_rng(3, 'sav', index))
+        (_, frame1, masks1, _), (_, frame2, masks2, _) = draw_pair(scene_rng(3, 'sav', index))
         with np.load(path, allow_pickle=False) as pair:
             assert set(pair.files) == {'frame1', 'mask1', 'frame2', 'mask2'}
             assert all(pair[name].dtype == np.uint8 for name in pair.files)
@@ -62,7 +62,7 @@ def test_sa1b(demo_root):
     paths = sorted(demo_root.glob('sa1b/sa_*/sa_*.json'), key=lambda path: int(path.stem[3:]))
     assert len(paths) == 24
     for index, path in enumerate(paths[:8]):
-        _, drawn, masks = draw_scene(scene_rng(3, 'sa1b', index))
+        _, drawn, masks, _ = draw_scene(scene_rng(3, 'sa1b', index))
         content = json.loads(path.read_text())
         image = read_image(path.parent / content['image']['file_name'])
         assert_looks_like(image, drawn)
@@ -94,7 +94,7 @@ def test_openimages(demo_root):
         by_image[entry['ImageID']].append(entry)
     assert len(by_image) == 24 and len({entry['MaskPath'] for entry in rows}) == len(rows)
     for index in range(6):
-        scene, drawn, masks = draw_scene(scene_rng(3, 'openimages', index))
+        scene, drawn, masks, _ = draw_scene(scene_rng(3, 'openimages', index))
         image_id = f'{index:016x}'
         assert_looks_like(read_image(folder / 'images' / 'train' / f'{image_id}.jpg'), drawn)
         labels = [names[entry['LabelName']] for entry in by_image[image_id]]
@@ -124,7 +124,7 @@ def refcoco(demo_root):
 def test_refcoco_masks_and_images(refcoco):
     folder, coco, refs = refcoco
     for index in range(12):
-        scene, drawn, masks = draw_scene(scene_rng(3, 'refcoco', index))
+        scene, drawn, masks, _ = draw_scene(scene_rng(3, 'refcoco', index))
         info = coco.loadImgs(index + 1)[0]
         assert_looks_like(read_image(folder / 'coco2014' / 'train2014' / info['file_name']), drawn)
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=index + 1))
@@ -182,7 +182,7 @@ def test_describe_anything(demo_root, refcoco, split, first_image):
     for entry, regions in annotations.items():
         index = int(entry.split('_')[1]) // (10 if split == 'LVIS' else 1)
         rng = scene_rng(3, f'dam_{split}', index)
-        scene, drawn, masks = draw_pair(rng)[0] if split == 'SAV' else draw_scene(rng)
+        scene, drawn, masks, _ = draw_pair(rng)[0] if split == 'SAV' else draw_scene(rng)
         names = [f'{entry}.0.jpg', f'{entry}.1.jpg'] if split == 'SAV' else [f'{entry}.jpg']
         assert_looks_like(read_image(members[names[0]]), drawn)
         assert all(read_image(members[name]).shape == drawn.shape for name in names)

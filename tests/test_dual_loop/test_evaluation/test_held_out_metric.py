@@ -26,9 +26,11 @@ def mask(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
     return canvas
 
 
-def batch_of(*rows: tuple[str, str | None, torch.Tensor]) -> dict:
-    names, kinds, targets = zip(*rows)
-    return dict(sources=['refcoco'] * len(rows), sample_ids=list(names), kinds=list(kinds), masks2=torch.cat(targets))
+def batch_of(*rows: tuple) -> dict:
+    """Rows are (name, kind, mask, and perhaps the sentence)."""
+    names, kinds, targets, captions = zip(*(row if len(row) == 4 else (*row, 'the red circle') for row in rows))
+    return dict(sources=['refcoco'] * len(rows), sample_ids=list(names), kinds=list(kinds), captions=list(captions),
+                masks2=torch.cat(targets))
 
 
 def test_figures_of_each_kind_from_known_masks():
@@ -41,6 +43,22 @@ def test_figures_of_each_kind_from_known_masks():
     assert evaluator.evaluate(3) == {
         'held_out/giou': (4 / 12 + 0 + 1) / 3, 'held_out/ciou': 29 / 45,
         'held_out/ciou_attribute': 29 / 37, 'held_out/ciou_relation': 0 / 8,
+    }
+
+
+def test_expressions_with_new_names_count_apart_where_there_are_some():
+    evaluator = Evaluator(dict(type=ReferringMetric))
+    square = mask((0, 0, 2, 2))
+    rows = [('a', 'attribute', square, 'the brown circle'), ('b', 'attribute', square, 'circle with stripes'),
+            ('c', 'relation', square, 'the ring left of the hourglass'), ('d', 'description', square, 'A red bar.'),
+            ('e', None, square, 'a brown bar')]  # of other data, whose words mean what they like
+    found = [mask((0, 0, 2, side))[0] for side in (1, 2, 0, 2, 0)]
+    evaluator.process(found, batch_of(*rows))
+    assert evaluator.evaluate(5) == {
+        'held_out/giou': 0.5, 'held_out/ciou': 0.5, 'held_out/ciou_attribute': 6 / 8, 'held_out/ciou_relation': 0,
+        'held_out/ciou_description': 1, 'held_out/ciou_new': 6 / 12, 'held_out/ciou_old': 1,
+        'held_out/ciou_attribute_new': 0.5, 'held_out/ciou_attribute_old': 1, 'held_out/ciou_relation_new': 0,
+        'held_out/ciou_description_new': 1,
     }
 
 
