@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from llava_sam2.tokenizer import load_tokenizer
+from dual_loop.demo.wording import WORDS
+from llava_sam2.tokenizer import load_tokenizer, train_tokenizer
 
 
 @pytest.fixture(scope='module')
@@ -31,3 +32,10 @@ def test_writes_a_tokenizer_that_knows_the_protocol(tool, tmp_path, monkeypatch,
     assert len(tokenizer) <= 320 and f'{len(tokenizer)} tokens' in capsys.readouterr().out
     for token in ('<IMG_CONTEXT>', '[SEG]', '<p>', '</p>', '<vp>', '</vp>'):
         assert len(tokenizer.encode(token, add_special_tokens=False)) == 1
+
+
+def test_every_word_of_both_worlds_is_one_token(tool):
+    """Also inside a caption of world A alone: a name is as long as any other, whichever world it belongs to."""
+    tokenizer = train_tokenizer(tool.protocol_corpus(tool.demo_corpus(seed=0, n=4000)), 640)
+    assert len(tokenizer) == 640 and len(WORDS) == 84
+    assert [word for word in WORDS if len(tokenizer.encode(f' {word}', add_special_tokens=False)) > 1] == []

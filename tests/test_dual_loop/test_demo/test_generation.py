@@ -10,6 +10,7 @@ import pytest
 from dual_loop.datasets import DescribeAnythingDataset, RefCOCODataset, held_out_image_ids
 from dual_loop.demo import ensure_demo_data, generation, make_demo_data
 from dual_loop.demo.rendering import draw_scene
+from dual_loop.demo.world import WORLDS
 from llava_sam2.paths import CannotWrite
 
 
@@ -53,12 +54,14 @@ def test_ensure_makes_once_and_then_leaves_alone(tmp_path):
     assert marked.read_bytes() == b'mine'
 
 
-@pytest.mark.parametrize('asked', [dict(images=5, seed=2), dict(images=4, seed=3)])
+@pytest.mark.parametrize('asked', [dict(images=5, seed=2), dict(images=4, seed=3), dict(images=4, seed=2, world='b'),
+                                   dict(images=4, seed=2, split='val')])
 def test_other_settings_are_refused_by_name(tmp_path, asked):
     root = ensure_demo_data(tmp_path / 'data', images=4, seed=2, workers=1)
     with pytest.raises(ValueError, match=r'images=4, seed=2.*was asked for: remove the folder') as error:
         ensure_demo_data(root, **asked)
-    assert str(root) in str(error.value) and f'seed={asked["seed"]}' in str(error.value)
+    assert str(root) in str(error.value)
+    assert all(f'{name}={value}' in str(error.value) for name, value in asked.items())
 
 
 def test_some_sources_are_the_same_as_among_all(tmp_path, demo_root):
@@ -88,6 +91,38 @@ def test_sources_by_their_own_names(tmp_path, demo_root):
                                      grounding_size=64)
             assert held_out.isdisjoint(samples.index['image']) == (split == 'train')
             assert set(samples.index['kind']) == ({'attribute'} if dataset == 'refcoco+' else {'attribute', 'relation'})
+
+
+@pytest.mark.parametrize('world', ['a', 'b'])
+def test_a_smaller_folder_is_the_beginning_of_a_larger_one(tmp_path, world):
+    """So that scenes with captions of one share are those of a larger share, too."""
+    def sentences(images):
+        root = make_demo_data(tmp_path / str(images), images=images, seed=1, workers=1, progress=False, world=world,
+                              split='train', sources=['refcoco', 'dam'])
+        phrases = RefCOCODataset(root / 'ref_seg', exclude_image_ids=(), image_size=56, grounding_size=64)
+        described = DescribeAnythingDataset(root / 'dam', split='LVIS', exclude_image_ids=(), image_size=56,
+                                            grounding_size=64)
+        assert len(set(phrases.index['image'])) == images, 'all scenes are in the split that was asked for'
+        return [{(samples.sample_id(row), samples.words(row)['caption']) for row in range(len(samples.index))}
+                for samples in (phrases, described)]
+
+    for few, many in zip(sentences(8), sentences(16)):
+        assert few < many and len(few) > 3
+
+
+def test_worlds_share_no_picture():
+    pictures = [draw_scene(generation.scene_rng(0, source, index), world)[1].tobytes()
+                for world in WORLDS.values() for source in ('sav', 'refcoco') for index in range(6)]
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_a_split_needs_sources_that_have_it(tmp_path):
+    for sources, message in ((['dam', 'sav'], 'none of them has splits'),
+                             (['refcoco', 'refcocog'], 'refcocog has train, val, test')):
+        with pytest.raises(ValueError, match=f"split='testA' fits none.*{message}"):
+            make_demo_data(tmp_path / 'data', images=4, sources=sources, split='testA')
+    with pytest.raises(ValueError, match="world='c' is unknown: use a or b"):
+        make_demo_data(tmp_path / 'data', images=4, world='c')
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path):

@@ -138,3 +138,32 @@ def test_the_command_evaluates_the_tiny_model(checkout, refcocog_root, without_j
     assert results['prompt'] == 'Say region1.' and results['max_new_tokens'] == 16
     assert [each['references'] for each in results['samples']] == [['left one']]
     assert 'CIDEr' in shown and 'tokenizer of the scores: plain' in shown and str(out) in shown
+
+
+def test_captions_of_demo_data_are_compared_with_the_scene(demo_root):
+    objects = ReferredObjects(RefCOCODataset(demo_root, split='val'))
+    listed = json.loads((demo_root / 'refcoco' / 'instances.json').read_text())
+    drawn = {(each['image_id'], each['id']): each['attributes'] for each in listed['annotations']}
+    samples = []
+    for row in range(len(objects.index)):
+        sentence = objects._rows[row][0]
+        key = (int(objects._sentences.index[name][sentence]) for name in ('image', 'object'))
+        said = drawn[tuple(key)]
+        text = f'A {said["size"]} {said["texture"]} {said["colour"]} {said["shape"]} left of a ring.'
+        samples.append(dict(sample_id=objects.sample_id(row), text=text))
+    assert len(samples) > 10
+    samples[0]['text'] = samples[0]['text'].replace('left of', 'blorp').replace('A small', 'A large small')
+    samples[1]['text'] = 'A thing.'
+    figures, count = captions.add_accuracy(samples, objects), len(samples)
+    size_lost = 1 + (' small ' in samples[0]['text'])
+    assert figures == pytest.approx(dict(
+        accuracy_shape=1 - 1 / count, accuracy_colour=1 - 1 / count, accuracy_texture=1 - 1 / count,
+        accuracy_size=1 - size_lost / count, accuracy_all_four=1 - size_lost / count,
+        unknown_words=1 / sum(len(sample['text'].split()) for sample in samples)))
+    assert [samples[2][f'accuracy_{name}'] for name in ('shape', 'all_four')] == [True, True]
+    assert not samples[1]['accuracy_shape']
+
+
+def test_other_data_has_no_accuracy(dataset, loaded, without_java):
+    results = evaluate_captions(loaded, dataset, max_new_tokens=8, num_workers=0)
+    assert not any(name.startswith('accuracy') for each in (results['metrics'], *results['samples']) for name in each)

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from dual_loop.datasets import RefCOCODataset
+from dual_loop.demo import make_demo_data
+from dual_loop.evaluation.bootstrap import resample
 from dual_loop.evaluation.loading import load_model
 from dual_loop.evaluation.predictor import Picture, Prediction
 from dual_loop.evaluation.referring import ReferringBatches, evaluate_referring
@@ -153,3 +155,24 @@ def test_masks_have_the_size_of_the_picture_and_not_of_its_entry(write_refcoco):
     batches = ReferringBatches(RefCOCODataset(root, split='val'), lambda image: image, 16)
     assert [tuple(targets.shape) for targets in batches[0].targets] == [(1, 30, 40), (3, 48, 64), (2, 20, 50)]
     assert batches[0].targets[0][0].sum() == 112
+
+
+def test_kinds_and_new_names_of_demo_data_have_figures_of_their_own(oracle, tmp_path, monkeypatch):
+    root = make_demo_data(tmp_path / 'demo', images=20, seed=3, workers=1, progress=False, sources=['refcoco'],
+                          world='b', split='val')
+    monkeypatch.setattr(Oracle, 'said', lambda self, size, text: Prediction(
+        '', True, True, torch.ones(size, dtype=torch.bool).tril(len(text)), None))
+    results = evaluate_referring(oracle, RefCOCODataset(root / 'ref_seg', split='val'), num_workers=0)
+    metrics, samples = results['metrics'], results['samples']
+    parts = [name.removeprefix('ciou/') for name in metrics if name.startswith('ciou/')]
+    assert parts == ['attribute', 'attribute/new', 'attribute/old', 'new', 'old', 'relation', 'relation/new',
+                     'relation/old']
+    for part in parts:
+        of_part = [each for each in samples if {*part.split('/')} <= {each['kind'], each['names']}]
+        assert 0 < len(of_part) < len(samples)
+        ciou = sum(each['intersection'] for each in of_part) / sum(each['union'] for each in of_part)
+        assert metrics[f'ciou/{part}'] == pytest.approx(ciou)
+        assert resample(samples, [f'ciou/{part}'])[f'ciou/{part}'].value == pytest.approx(ciou)
+    assert write_results(tmp_path / 'out.json', results).is_file()
+    old = {each['text'] for each in samples if each['names'] == 'old'}
+    assert not any(word in text.split() for text in old for word in ('bar', 'brown', 'zigzags', 'gridded'))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
-from dual_loop.datasets import SAVPairDataset
+from dual_loop.datasets import RefCOCODataset, SAVPairDataset
+from dual_loop.demo import make_demo_data
 from dual_loop.engine.hooks import CycleHook, cycle_hook
 from dual_loop.engine.resume import latest_checkpoint
 from dual_loop.evaluation.cycle_probe import Probe
@@ -105,6 +106,26 @@ def test_descriptions_are_scored_where_there_are_human_words(model, make_hook, m
     hook.before_train_iter(runner, 0)
     # CIDEr of a sentence against itself is 10, of one without a common word 0.
     assert runner.written[0][1]['cycle/cider'] == pytest.approx(10 * 4 / OBJECTS)
+
+
+def test_descriptions_of_demo_data_are_compared_with_the_scene(model, make_hook, monkeypatch, tmp_path):
+    root = make_demo_data(tmp_path / 'demo', images=4, workers=1, progress=False, sources=['sav', 'refcoco'], world='b',
+                          split='val')
+    datasets = [SAVPairDataset(root / 'sav'), RefCOCODataset(root / 'ref_seg', split='val')]
+    scenes = [json.loads(line) for part in ('sav', 'ref_seg/refcoco')
+              for line in (root / part / 'scenes.jsonl').read_text().splitlines()]
+    things = [item for scene in scenes for item in scene['objects'] if item['name'] is not None]
+    # Objects are probed in the order of their scenes.
+    said = [f'A {thing["size"]} {thing["texture"]} {thing["colour"]} {thing["shape"]}.' for thing in things]
+    said[0] = 'A gnarled thing.'
+    monkeypatch.setattr(cycle_hook, 'describe', lambda predictor, batch, tokens: [
+        dict(place=each.place, text=said[each.place], ended=True, problem='') for each in batch.objects])
+    hook, runner = make_hook(datasets=datasets, num_samples=50), make_runner(model)
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
+    figures = runner.written[0][1]
+    assert figures['cycle/accuracy_all_four'] == figures['cycle/accuracy_shape'] == 1 - 1 / len(things)
+    assert figures['cycle/unknown_words'] == 1 / (5 * len(things) - 2) and 'cycle/accuracy_new_names' in figures
 
 
 def test_the_teacher_describes_with_its_own_weights(model, make_hook):
