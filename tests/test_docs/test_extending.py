@@ -12,7 +12,7 @@ import pytest
 TWO_STEPS = ['train_cfg.max_steps=2', 'train_cfg.preview_interval=0', 'param_scheduler.0.end=1',
              'param_scheduler.1.begin=1', 'param_scheduler.1.end=2', 'default_hooks.checkpoint.interval=2',
              'default_hooks.logger.interval=1', 'log_processor.window_size=1',
-             *(f'{loader}.{option}' for option in ('num_workers=0', 'persistent_workers=False', 'batch_size=2')
+             *(f'{loader}.{option}' for option in ('num_workers=0', 'persistent_workers=False', 'batch_size=4')
                for loader in ('train_dataloader', 'train_cfg.loop2_dataloader', 'train_cfg.loop_dataloaders.{third}'))]
 
 

@@ -79,7 +79,7 @@ def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
 
 @lru_cache
 def _lab(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
-    """CIELAB (D65) of an sRGB colour, 0..255 each."""
+    """CIELAB of an sRGB colour, 0..255 each, white being daylight."""
     share = np.array(rgb) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055)**2.4)
     x, y, z = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],

@@ -146,7 +146,7 @@ def test_masks_of_scenes_are_those_of_a_plain_rendering(seed):
 
 
 def lab(rgb):
-    """By skimage's numbers for D65; red (255, 0, 0) is (53.24, 80.09, 67.20)."""
+    """CIELAB; of red (255, 0, 0) tables say (53.24, 80.09, 67.20)."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055)**2.4 for v in np.array(rgb) / 255]
     white = 0.95047, 1.0, 1.08883
     rows = (0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227)

@@ -65,7 +65,7 @@ def evaluate(rank: int, root: Path, out: Path, slow_rank: int | None) -> None:
 
 
 def test_any_number_of_processes_writes_the_same_file(demo_root, tmp_path):
-    """25 sentences in batches of 4: seven batches, which neither two nor three processes share evenly."""
+    """26 sentences in batches of 4: seven batches, which neither two nor three processes share evenly."""
     contents = {}
     for size, slow_rank in ((1, None), (2, 1), (3, 0), (3, 2)):
         out = tmp_path / f'{size}_{slow_rank}.json'
@@ -75,7 +75,7 @@ def test_any_number_of_processes_writes_the_same_file(demo_root, tmp_path):
         assert json.loads('{' + timing.rstrip(',') + '}')['timing']['processes'] == size
         lines.remove(timing)
         contents[size, slow_rank] = lines
-    assert len(json.loads(out.read_text())['samples']) == 25
+    assert len(json.loads(out.read_text())['samples']) == 26
     assert len({tuple(lines) for lines in contents.values()}) == 1
 
 

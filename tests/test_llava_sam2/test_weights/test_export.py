@@ -48,7 +48,7 @@ def trained_model(build_base):
 
 @pytest.fixture(scope='module')
 def scene():
-    _, image, masks = draw_scene(np.random.default_rng(0))
+    _, image, masks, _ = draw_scene(np.random.default_rng(0))
     return image, masks
 
 
