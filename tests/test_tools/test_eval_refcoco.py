@@ -154,7 +154,7 @@ def test_an_interrupted_evaluation_says_how_far_it_came(checkout, tiny, copied_r
     image = dataset.path(int(dataset.index['image'].argmax()))
     image.unlink()
     os.mkfifo(image)
-    process = launch(checkout, 'refcoco', tiny, gpus, '--data-root', copied_root, '--batch-size', 4, '--protocol',
+    process = launch(checkout, 'refcoco', tiny, gpus, '--data-root', copied_root, '--batch-size', 7, '--protocol',
                      'forced', '--num-workers', 0, '--out', tmp_path / 'out.json')
     pipe = wait_for_reader(image, process)
     process.send_signal(number)

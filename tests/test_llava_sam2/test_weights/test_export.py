@@ -28,7 +28,7 @@ from llava_sam2.portable.video_memory import video_memory_shapes
 from llava_sam2.weights.export import release_of, write_release
 
 QUESTION, ANSWER = prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0]
-PHRASES = ('the plain circle', 'the small red shape')
+PHRASES = ('the orange heart', 'the small checked circle')
 
 
 @pytest.fixture(scope='module')
