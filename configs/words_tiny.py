@@ -42,7 +42,7 @@ model = dict(
         trainable=('vision_model', 'mlp1', 'text_hidden_fcs', 'image_encoder', 'mask_decoder'),
         loss_mask=dict(weight=2.0, num_points=1024),
     ),
-    loops=[dict(type=WordsLoop)],
+    loops=[dict(type=WordsLoop, kinds=kinds)],
 )
 train_dataloader = dict(described_dataloader, batch_size=128)
 train_cfg = dict(type=DualLoopTrainLoop, max_steps=6000, preview_interval=0)

@@ -22,3 +22,10 @@ described_dataloader = dict(loader, dataset=dict(type=ConcatDataset, datasets=de
 captioned_dataloader = dict(loader, dataset=dict(type=ConcatDataset, datasets=[phrases, *described]))
 held_out = dict(type=RefCOCODataset, data_root='data/demo_base/ref_seg', split='val', prepare=prepare,
                 max_samples=1000, **sizes)
+# What an object of world A is called: shape, colour, texture and size, with synonyms.
+kinds = [
+    [['circle'], ['square'], ['triangle'], ['star'], ['ring'], ['cross'], ['heart'], ['crescent']],
+    [['red'], ['orange'], ['yellow'], ['green'], ['cyan'], ['blue'], ['purple'], ['pink']],
+    [['plain'], ['striped', 'stripes'], ['dotted', 'dots'], ['checked', 'checks']],
+    [['small', 'little'], ['large', 'big']],
+]
