@@ -1,6 +1,7 @@
 """Loop 2: caption to mask' to caption."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,7 +57,8 @@ class CaptionLoop(Loop):
             for row, sample_id in enumerate(data['sample_ids'])
         ]
         batch, hidden_states = base.read_rows(rows, images)
-        logits = base.segment(rows, hidden_states, images)
+        with nullcontext() if self.mask_weight else torch.no_grad():
+            logits = base.segment(rows, hidden_states, images)
         regions = predicted_regions(logits.detach(), base.config.region_grid)
         described = [
             base.text_rows.description(int(data['image2'][row]), region, captions[row])

@@ -144,7 +144,7 @@ class MaskLoop(Loop):
         mask, dice = base.mask_losses(logits, data['masks2'], points)
         parts |= dict(mask=weights @ mask, dice=weights @ dice, answer=weights @ base.token_loss(batch, hidden_states))
         loss = parts['mask'] + parts['dice'] + self.answer_weight * parts['answer']
-        if 'denoise' in parts:
+        if self.denoise_weight and 'denoise' in parts:
             loss = loss + self.denoise_weight * parts['denoise']
         output = dict(loss=loss) | detached(parts) | figures
         if preview:
@@ -178,7 +178,8 @@ class MaskLoop(Loop):
         logits = list(base.logits(torch.cat(spans)).split(lengths))
         noise = [base.generator(step, 'gumbel', data['sample_ids'][row]) for row in pseudo]
         bridged = self.bridge(logits, noise, base.network.token_embeddings(), vocabulary)
-        denoise = positions_loss(logits, ids, replaced)
+        learned = logits if self.denoise_weight else [part.detach() for part in logits]
+        denoise = positions_loss(learned, ids, replaced)
         figures = dict(bridge_entropy=bridged.entropy, bridge_agreement=bridged.agreement)
         return bridged.embeds, bridged.ids, denoise, figures
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import InternVLVisionModel, PreTrainedModel, Qwen2ForCausalLM, Sam2Model
 
+from .aligned_head import head_logits
 from .configuration import Sa2VAConfig, sam2_config
 from .idle_attention import leave_out_idle_attention
 from .image_processing import normalise
@@ -124,7 +125,7 @@ class Sa2VANetwork(PreTrainedModel):
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Next-token logits (..., V) of the given states only; no caller needs the head on every position."""
-        return self.language_model.lm_head(hidden_states)
+        return head_logits(self.language_model.lm_head, hidden_states)
 
     def token_embeddings(self) -> torch.Tensor:
         """The embedding matrix (V, D) as it is used in the forward pass."""

@@ -182,9 +182,11 @@ class StaticDecoder:
         flash = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and rows > FEW_ROWS
         layer_step = _compiled_step() if self.compile else _layer_step
         seen = (position + 1).int() if flash else self.column <= position[:, None]
+        rising = torch.arange(rows + 1, dtype=torch.int32, device=x.device)
+        starts = (rising, rising * self.length) if flash else None
         for layer, (keys, values) in zip(self.layers, self.caches):
             x = layer_step(layer.weights, layer.eps, x, cos, sin, self.row[:rows], position, seen, keys[:rows],
-                           values[:rows], flash)
+                           values[:rows], starts)
         token.copy_(self._next(x, self.banned))
         position.add_(1)
         self.count.add_(1)
@@ -277,7 +279,7 @@ def _finish(weights: tuple, eps: float, x: Tensor, attended: Tensor) -> Tensor:
 
 
 def _layer_step(weights: tuple, eps: float, x: Tensor, cos: Tensor, sin: Tensor, row: Tensor, position: Tensor,
-                seen: Tensor, keys: Tensor, values: Tensor, flash: bool) -> Tensor:
+                seen: Tensor, keys: Tensor, values: Tensor, starts: tuple[Tensor, Tensor] | None) -> Tensor:
     """One token of each row through one layer; keys and values (R, L, groups, d) are written at its position."""
     rows, length, groups, size = keys.shape
     heads = weights[4][0].shape[1] // size
@@ -285,11 +287,10 @@ def _layer_step(weights: tuple, eps: float, x: Tensor, cos: Tensor, sin: Tensor,
     q = _rotate(q, cos, sin)
     keys[row, position] = _rotate(k, cos, sin)
     values[row, position] = v
-    if flash:  # torch's own kernel, with the number of keys of each row counted on the device
-        starts = torch.arange(rows + 1, dtype=torch.int32, device=x.device)
+    if starts is not None:  # torch's own flash kernel, with the number of keys of each row counted on the device
         y = torch.ops.aten._flash_attention_forward(
-            q, keys.reshape(rows * length, groups, size), values.reshape(rows * length, groups, size), starts,
-            starts * length, 1, length, 0.0, False, False, scale=size**-0.5, seqused_k=seen)[0]
+            q, keys.reshape(rows * length, groups, size), values.reshape(rows * length, groups, size), *starts, 1,
+            length, 0.0, False, False, scale=size**-0.5, seqused_k=seen)[0]
     else:  # the query heads of a group are queries of one head, so keys and values need not be repeated
         scores = (q.view(rows, groups, -1, size) @ keys.permute(0, 2, 3, 1)).float() * size**-0.5
         shares = scores.masked_fill(~seen[:, None, None], float('-inf')).softmax(-1).to(x.dtype)
