@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from peft import LoraConfig, get_peft_model
 
 from .batches import BatchPreprocessor, object_grid, usable_weights
-from .compiled_layers import check_memory_budget, compile_network, where_it_pays
+from .compiled_layers import check_memory_budget, compile_layers
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
 from .losses import PointMaskLoss, token_cross_entropy
 from .portable import prompts
@@ -76,8 +76,8 @@ class VideoLLaVASAMModel(BaseModel):
             else varies more with the wording of the answer than with the phrase (forty times in a fit of 15 rows), and
             masks did not learn to follow the phrase in 4 000 steps.
         checkpointing: recompute activations of the language model in the backward pass.
-        compile: compile the decoder layers of the language model and SAM 2's blocks (inductor): faster on a GPU after a
-            minute or two, and once more for each new kind of shape.
+        compile: compile the decoder layers of the language model (inductor): faster on a GPU after a minute or two, and
+            once more for each new kind of shape.
         memory_budget: with ``compile`` and without ``checkpointing``, the share of activations that a decoder layer
             keeps for the backward pass, 0..1; it recomputes what is cheapest.
         seed: first part of the key of every random draw.
@@ -165,7 +165,7 @@ class VideoLLaVASAMModel(BaseModel):
         self.compiled = compile
         check_memory_budget(memory_budget, compile, checkpointing)
         if compile:
-            compile_network(self.network, memory_budget)
+            compile_layers(self.network.language_model, memory_budget)
         self._trained = tuple(self.trainables().values())[:1]  # a tuple, lest it be registered once more
         self._buffers_fp32 = float_buffers(self.network)
 
@@ -252,8 +252,7 @@ class VideoLLaVASAMModel(BaseModel):
         with self._encoding(network.grounding_encoder.vision_encoder):
             if len(chosen) < len(g_pixel_values):
                 g_pixel_values = g_pixel_values[on_device(chosen, g_pixel_values.device)]
-            with where_it_pays(g_pixel_values):
-                maps = network.encode_grounding(g_pixel_values)
+            maps = network.encode_grounding(g_pixel_values)
         return Images(vision, maps, chosen)
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The head's product for a vocabulary of an odd size.
 
-Rows of 151 679 bf16 logits begin at odd addresses, for which cuBLAS has only kernels of an older generation (H100, 16
-rows: 0.61 ms, where reading the weights takes 0.21). So the rows are laid out in memory a few elements further apart.
+For 151 679 columns of bf16 cuBLAS has only kernels of an older generation (H100, 16 rows: 0.61 ms, where reading the
+weights takes 0.21). So the first 151 672 are computed apart from the last seven, into rows that begin at even places.
 """
 
 import torch
@@ -24,19 +24,27 @@ def head_logits(head: nn.Module, states: Tensor) -> Tensor:
 
 
 class AlignedProduct(torch.autograd.Function):
-    """x (N, D) times a frozen matrix (V, D), transposed; forward and backward on padded rows."""
+    """x (N, D) times a frozen matrix (V, D), transposed; forward and backward in an even and an odd part."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        return torch.mm(x, weight.t(), out=_padded_rows(x, len(weight)))
+        logits, even = _aligned_rows(x, len(weight)), _even(weight)
+        torch.mm(x, weight[:even].t(), out=logits[:, :even])
+        torch.mm(x, weight[even:].t(), out=logits[:, even:])
+        return logits
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         weight, = ctx.saved_tensors
-        return torch.mm(_padded_rows(grad, len(weight)).copy_(grad), weight), None
+        even, grad = _even(weight), _aligned_rows(grad, len(weight)).copy_(grad)
+        return torch.mm(grad[:, :even], weight[:even]).addmm_(grad[:, even:], weight[even:]), None
 
 
-def _padded_rows(like: Tensor, width: int) -> Tensor:
+def _even(weight: Tensor) -> int:
+    return len(weight) // ALIGNMENT * ALIGNMENT
+
+
+def _aligned_rows(like: Tensor, width: int) -> Tensor:
     """An uninitialised (N, width) whose rows begin at multiples of the alignment."""
     return like.new_empty(len(like), -(-width // ALIGNMENT) * ALIGNMENT)[:, :width]
