@@ -7,6 +7,7 @@ import torch._dynamo
 import torch._functorch.config
 from torch import nn
 
+
 def check_memory_budget(memory_budget: float, compile: bool, checkpointing: bool) -> None:
     """Raise ValueError for a budget that cannot be kept."""
     if memory_budget != 1 and (checkpointing or not compile or not 0 <= memory_budget < 1):
