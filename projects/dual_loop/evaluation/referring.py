@@ -15,7 +15,7 @@ from llava_sam2.portable import prompts
 
 from .batches import answer_in_batches
 from .loading import Loaded
-from .predictor import Picture, Predictor
+from .predictor import Picture
 from .processes import Processes
 from .results import assemble_results
 from .scores import MaskScores, mask_metrics
@@ -124,7 +124,7 @@ def evaluate_referring(
         ValueError, FileNotFoundError: see :class:`ReferringBatches`.
     """
     processes = processes or Processes()
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     batches = ReferringBatches(dataset, predictor.prepare, batch_size, max_images, max_texts_per_image)
 
     def answer(batch: Sentences) -> list[dict]:
