@@ -1,1 +1,1 @@
-"""How fast the training step is, and what bounds it (tools/benchmark_step.py)."""
+"""How fast the training step and the evaluation are, and what bounds them: tools/benchmark_step.py, benchmark_eval.py."""

@@ -108,7 +108,7 @@ def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: 
         model.load_state_dict(select(trained, model, parts, ema, str(checkpoint)), strict=False)
     elif base.random_weights:
         raise ValueError(f'{config} starts from random weights: give a checkpoint of it')
-    network = _exported(base, EXPORTED_DTYPES[dtype] if dtype else base.dtype, torch.device(device),
+    network = exported_network(base, EXPORTED_DTYPES[dtype] if dtype else base.dtype, torch.device(device),
                         str(checkpoint or config))
     names = [config.stem, Path(checkpoint).stem if checkpoint else 'base', 'ema' if ema else '',
              '' if parts == 'full' else parts]
@@ -117,7 +117,8 @@ def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: 
 
 
 @torch.no_grad()
-def _exported(base: VideoLLaVASAMModel, dtype: torch.dtype, device: torch.device, source: str) -> Sa2VAChatModel:
+def exported_network(base: VideoLLaVASAMModel, dtype: torch.dtype, device: torch.device, source: str
+                     ) -> Sa2VAChatModel:
     """The network that loading the export would give, without the way through files."""
     with torch.device('meta'):
         network = Sa2VAChatModel(base.config)
