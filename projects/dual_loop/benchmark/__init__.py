@@ -1,1 +1,3 @@
-"""How fast the training step and the evaluation are, and what bounds them: tools/benchmark_step.py, benchmark_eval.py."""
+"""How fast the training step and the evaluation are, and what bounds them
+(tools/benchmark_step.py, tools/benchmark_eval.py).
+"""
