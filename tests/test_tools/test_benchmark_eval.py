@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from llava_sam2.portable.generation import Transcript
+
 
 @pytest.fixture(scope='module')
 def main(checkout):
@@ -14,10 +16,13 @@ def main(checkout):
     return lambda *arguments: module.main(list(map(str, arguments)))
 
 
-def test_both_ways_at_two_sizes(main, tmp_path, capsys):
+def test_both_ways_at_two_sizes(main, tmp_path, capsys, monkeypatch):
+    said, add = [], Transcript.add
+    monkeypatch.setattr(Transcript, 'add', lambda self, tokens: said.append(len(tokens)) or add(self, tokens))
     out = tmp_path / 'out' / 'eval.json'
     assert main('configs/dual_loop_tiny.py', '--batch-size', 2, 7, '--answer-len', 4, '--runs', 2, '--warm-up', 1,
                 '--num-workers', 0, '--plain', '--json', out) == 0
+    assert sorted(said) == [2] * 40 + [7] * 40  # each of five batches takes four tokens, in two ways
     report = json.loads(out.read_text())
     assert report['batch_sizes'].keys() == {'2', '7'} and 'sentences a second' in capsys.readouterr().out
     both = {'InternViT', "SAM 2's encoder", 'mask decoder', 'masks in their size, to the host', 'texts and rows',

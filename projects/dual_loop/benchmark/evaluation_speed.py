@@ -14,6 +14,7 @@ from torchvision.io import write_jpeg
 
 from dual_loop.datasets.images import read_image
 from dual_loop.datasets.index import Table
+from dual_loop.datasets.shared_memory import check_shared_memory
 from dual_loop.datasets.workers import AwaitedLoader
 from dual_loop.evaluation.loading import Loaded
 from dual_loop.evaluation.predictor import Predictor
@@ -121,6 +122,7 @@ def measure_evaluation(loaded: Loaded, folder: Path, batch_size: int, answer_len
     batches = ReferringBatches(dataset, predictor.prepare, batch_size)
     loader = AwaitedLoader(DataLoader(batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is),
                            'the benchmark')
+    check_shared_memory([loader])
     phases, seconds, waited, pictures = Phases(device), [], [], []
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()

@@ -1,7 +1,8 @@
 """Answers to prompts, generated or given, with what the mask decoder needs of their ``[SEG]`` tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -56,27 +57,37 @@ def answer_rows(
     if forced is not None:
         ids = vocabulary.encode(vocabulary.template.ended(forced))
         decoded = [Decoded(ids[:vocabulary.caption_length(ids)], True) for _ in rows]
-        texts = [forced] * len(rows)
+        texts, seg_embeds = [forced] * len(rows), None
     else:
-        static = None
+        said = None
         options = dict(forbidden=vocabulary.on('never_said', network.device), poll=poll, stop_ids=vocabulary.stop_ids)
-        if decoder is not None and (limit := min(max_new_tokens, decoder.most_new_tokens(rows))) > 0:
-            static = decoder.decode(_pad(network, vocabulary, rows, 'right'), features, limit, **options)
-            if limit < max_new_tokens and not all(each.ended for each in static):
-                static = None  # a longer answer than there are positions
-        decoded = static if static is not None else greedy_decode(
-            network, _pad(network, vocabulary, rows, 'left'), features, vocabulary, max_new_tokens, **options)
+        if decoder is not None:
+            with decoder.lock:
+                said = _decoded_statically(network, vocabulary, rows, features, max_new_tokens, decoder, options)
+        decoded, seg_embeds = said or (greedy_decode(
+            network, _pad(network, vocabulary, rows, 'left'), features, vocabulary, max_new_tokens, **options), None)
         stops = vocabulary.stop_ids
         texts = [vocabulary.decode([index for index in each.said if index not in stops]) for each in decoded]
-    answers = [each.ids for each in decoded]
-    if forced is None and static is not None:
-        seg_embeds = _said_embeds(network, vocabulary, answers, decoder)
-    else:
-        seg_embeds = _seg_embeds(network, vocabulary, rows, answers, features)
+    if seg_embeds is None:
+        seg_embeds = _seg_embeds(network, vocabulary, rows, [each.ids for each in decoded], features)
     return [
         Answer(each.ids, vocabulary.template.before_end(text).strip(), each.ended, embeds)
         for each, text, embeds in zip(decoded, texts, seg_embeds)
     ]
+
+
+def _decoded_statically(
+    network: Sa2VANetwork, vocabulary: Vocabulary, rows: Sequence[Row], features: torch.Tensor, max_new_tokens: int,
+    decoder: StaticDecoder, options: Mapping[str, Any],
+) -> tuple[list[Decoded], Sequence[torch.Tensor]] | None:
+    """What is said, and the embeddings of its ``[SEG]``; None where there are too few positions for it."""
+    limit = min(max_new_tokens, decoder.most_new_tokens(rows))
+    if limit < 1:
+        return None
+    decoded = decoder.decode(_pad(network, vocabulary, rows, 'right'), features, limit, **options)
+    if limit < max_new_tokens and not all(each.ended for each in decoded):
+        return None
+    return decoded, _said_embeds(network, vocabulary, [each.ids for each in decoded], decoder)
 
 
 def _said_embeds(network: Sa2VANetwork, vocabulary: Vocabulary, answers: Sequence[list[int]], decoder: StaticDecoder

@@ -9,6 +9,7 @@ read once.
 What a row says is a function of its batch, and not of what was decoded before: batches of one size are computed alike.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ class StaticDecoder:
         rows: a graph has at least so many: a last batch that is smaller is decoded by the graph of the others.
         states: keep the final states of what is said, see :meth:`states_at`.
 
+    Attributes:
+        lock: for threads that share it, to be held from :meth:`decode` to the last :meth:`states_at`.
+
     Raises:
         ValueError: the network is not one that can be decoded so, see :func:`~.static_layers.obstacle`.
     """
@@ -93,7 +97,7 @@ class StaticDecoder:
         if reason := obstacle(network):
             raise ValueError(f'no static decoding: {reason}')
         self.network, self.vocabulary, self.least_rows, self.states = network, vocabulary, rows, states
-        self.signature = signature(network)
+        self.signature, self.lock = signature(network), threading.Lock()
         model, config = network.language_model.model, network.language_model.config
         self.layers = [StaticLayer(layer) for layer in model.layers]
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
@@ -231,7 +235,7 @@ class StaticDecoder:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         room.position.zero_(), room.count.zero_()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode='thread_local'):  # other threads may go on with their own
             self._step(room, length)
         return lambda used: graph.replay()
 
@@ -352,9 +356,6 @@ class KeptDecoder:
     def forget(self) -> None:
         """Give the memory back."""
         self._decoder = None
-
-    def __deepcopy__(self, memo: dict) -> 'KeptDecoder':
-        return type(self)(self.compile, self.rows)
 
     def __reduce__(self) -> tuple:
         return type(self), (self.compile, self.rows)

@@ -381,5 +381,5 @@ def test_transformers_finds_all_files(folder):
 _ALLOWED = {
     'ast', 'collections', 'contextlib', 'copy', 'dataclasses', 'functools', 'inspect', 'json', 'os', 'pathlib', 're',
     'shutil', 'typing', 'weakref', 'zipfile', 'pickle', 'numpy', 'torch', 'PIL', 'transformers', 'huggingface_hub',
-    'safetensors',
+    'safetensors', 'threading',
 }

@@ -1,6 +1,7 @@
 """predict_forward decodes statically what it decodes plainly, whatever becomes of the model between two questions."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -131,3 +132,17 @@ def test_in_inference_mode_and_outside(model, image, tokenizer):
         with torch.inference_mode(inside):
             said.append(model.predict_forward(**question)['prediction'])
     assert len(set(said)) == 1
+
+
+def test_threads_that_share_a_model(model, image, tokenizer):
+    """As the workers of a server do."""
+    questions = [dict(image=image, text=FIND + ' Now.' * number, tokenizer=tokenizer, max_new_tokens=14)
+                 for number in range(4)]
+    alone = [model.predict_forward(**question) for question in questions]
+    assert len({each['prediction'] for each in alone}) > 1
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda question: model.predict_forward(**question), questions * 4))
+    for one, other in zip(together, alone * 4):
+        assert one['prediction'] == other['prediction']
+        for mask, expected in zip(one['prediction_masks'], other['prediction_masks'], strict=True):
+            assert np.array_equal(mask, expected)

@@ -7,6 +7,7 @@ import torch
 
 from llava_sam2.portable.generation import Transcript, greedy_decode
 from llava_sam2.portable.rows import caption_row, chat_row
+from llava_sam2.portable.shared_prefixes import shared_prefixes
 from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
 
 
@@ -90,6 +91,21 @@ def test_what_rows_have_in_common_is_read_once(model, alike, make_batch, length,
     assert read == [2, 2, 1, 2]  # pictures, and not eight rows
 
 
+def test_padding_that_would_lie_beyond_the_room(model, monkeypatch):
+    """A long beginning of one picture, and a long rest of another: together longer than any prompt."""
+    monkeypatch.setattr('llava_sam2.portable.static_decoding.LENGTH_STEP', 1)
+    block, rows = '<img>' + '<IMG_CONTEXT>' * 16 + '</img>', []
+    for number in range(32):
+        images, text = (range(9), 'Who?') if number % 2 else (range(9, 10), f'{number} ' + 'and ' * 30)
+        rows.append(chat_row(model.vocabulary, f'<|user|>\n{block * len(images)}{text}', images))
+    features = torch.randn(10, 16, 32, generator=torch.Generator().manual_seed(2))
+    decoder = StaticDecoder(model.network, model.vocabulary)
+    plain, static = both(model, rows, features, 2, decoder)
+    found = shared_prefixes(rows, model.vocabulary.image_id, 16)
+    rests = [len(row.input_ids) - found.lengths[group] for row, group in zip(rows, found.group)]
+    assert max(found.lengths) + max(rests) > len(decoder.room.said) and said(static) == said(plain)
+
+
 def test_states_are_those_of_a_pass_over_prompt_and_answer(model, rows, alike, features):
     decoder = StaticDecoder(model.network, model.vocabulary, states=True)
     for asked in (rows, [row for row in alike if len(row.image) == 1]):
@@ -112,6 +128,7 @@ def test_an_answer_is_a_function_of_its_batch(model, rows, features):
         decoder.decode(model.pad(rows[:3]), features, 20)
         found.append(decoder.states_at([0, 1, 2] * 20, [place for place in range(20) for _ in range(3)]))
     assert torch.equal(*found) and used.length > fresh.length
+    assert used.room.said.shape == fresh.room.said.shape  # how far attention goes in a graph
 
 
 def test_it_can_be_made_and_used_in_inference_mode_and_outside(model, rows, features):
