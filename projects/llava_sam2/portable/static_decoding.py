@@ -342,7 +342,8 @@ class KeptDecoder:
         That is where it trains (dropout), under autocast, and where there is an
         :func:`~.static_layers.obstacle`.
         """
-        if network.language_model.training or torch.is_autocast_enabled(network.device.type) or obstacle(network):
+        autocast = torch.is_autocast_enabled(network.device.type)
+        if network.language_model.training or autocast or obstacle(network, hooks=True):
             self.forget()
             return None
         known = self._decoder

@@ -14,8 +14,13 @@ Weights = tuple[Tensor, Tensor, tuple[Tensor | None, ...], tuple[Tensor, ...], t
                 tuple[Tensor, ...]]
 
 
-def obstacle(network: Sa2VANetwork) -> str | None:
-    """Why a network cannot be decoded by ``StaticDecoder``, which calls no module of its layers; None if it can."""
+def obstacle(network: Sa2VANetwork, hooks: bool = False) -> str | None:
+    """Why a network cannot be decoded by ``StaticDecoder``, which calls no module of its layers; None if it can.
+
+    Args:
+        network: any.
+        hooks: also where somebody waits for such a call. In training it is mostly one who watches gradients.
+    """
     language_model = network.language_model
     model, config = language_model.model, language_model.config
     if type(model.embed_tokens) is not nn.Embedding or type(language_model.lm_head) is not nn.Linear:
@@ -24,7 +29,7 @@ def obstacle(network: Sa2VANetwork) -> str | None:
         return f'layers have {config.hidden_act} or attention of the kinds {", ".join(sorted(set(config.layer_types)))}'
     if model.rotary_emb.rope_type == 'longrope':
         return 'the frequencies of its positions depend on the length'
-    for name, module in language_model.named_modules():
+    for name, module in language_model.named_modules() if hooks else ():
         # accelerate puts another forward in its place: it moves inputs or weights when it is called.
         if module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module):
             return f'{name or "the language model"} has a hook'
