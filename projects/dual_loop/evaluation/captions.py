@@ -17,7 +17,6 @@ from llava_sam2.portable import prompts
 from .batches import answer_in_batches
 from .caption_scores import JavaError, check_scores, score_captions
 from .loading import Loaded
-from .predictor import Predictor
 from .processes import Processes
 from .referring import ReferringBatches, Sentences, describe_dataset
 from .results import assemble_results
@@ -91,7 +90,7 @@ def evaluate_captions(
     """
     processes = processes or Processes()
     tokenizer = usable_tokenizer() if processes.rank == 0 else None
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     batches = ReferringBatches(ReferredObjects(dataset), predictor.prepare, batch_size, max_images,
                                max_texts_per_image)
 

@@ -102,7 +102,7 @@ class Teacher:
         if self.static:
             with self.active():
                 features = student.project(images)
-            return self._static_decoder().decode(student.pad(rows), features, max_caption_len, poll=poll, **banned)
+                return self._static_decoder().decode(student.pad(rows), features, max_caption_len, poll=poll, **banned)
         with self.active(), student.precision():
             return greedy_decode(student.network, student.pad(rows, side='left'), student.project(images), vocabulary,
                                  max_caption_len, poll=poll, **banned)
@@ -110,8 +110,9 @@ class Teacher:
     def _static_decoder(self) -> StaticDecoder:
         """With the present values."""
         student = self.student
-        if self._decoder is None or self._decoder.device != student.network.device:
+        if self._decoder is None or self._decoder.stale:
             compiled = student.network.device.type == 'cuda' if self.compile is None else self.compile
+            self._decoder = None  # before another one takes its memory
             self._decoder, self._merged = StaticDecoder(student.network, student.vocabulary, compiled), False
         if not self._merged:
             self._decoder.merge({parameter: self.values[name] for name, parameter in self.parameters.items()})

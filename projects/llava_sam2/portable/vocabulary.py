@@ -132,6 +132,14 @@ class Vocabulary:
         return frozenset(ends)
 
     @cached_property
+    def never_said(self) -> torch.Tensor:
+        """(V,) bool: rows that are no tokens, and the image token, which would ask for features."""
+        never = torch.zeros(self.size, dtype=torch.bool)
+        never[len(self.tokenizer):] = True
+        never[self.image_id] = True
+        return never
+
+    @cached_property
     def num_terminator_tokens(self) -> int:
         """Tokens that the terminator takes at most."""
         # As text, its first one may be shared with a final '.'.
