@@ -22,7 +22,7 @@ from .portable.network import binary_masks
 from .portable.sequences import Batch, Row, on_device, pad_rows
 from .portable.vocabulary import Vocabulary
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
-from .randomness import generator_for
+from .randomness import seed_for
 from .text_rows import TextRows
 from .tokenizer import build_tokenizer
 from .trainable import check_parts, freeze, unused_masks
@@ -324,10 +324,10 @@ class VideoLLaVASAMModel(BaseModel):
         return masks.flatten(0, 1)[places]
 
     def mask_losses(
-        self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
+        self, logits: torch.Tensor, masks: torch.Tensor, keys: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The two weighted losses (R,) of the configured mask loss, see :class:`~llava_sam2.losses.PointMaskLoss`."""
-        return self.mask_loss(logits, masks, generators)
+        return self.mask_loss(logits, masks, keys)
 
     # -- supervised training --------------------------------------------------------------------------------------
 
@@ -380,8 +380,7 @@ class VideoLLaVASAMModel(BaseModel):
         batch, hidden_states = self.read_rows(rows, images)
         token_loss = self.token_loss(batch, hidden_states)
         logits = self.segment(rows[:count], hidden_states, images)
-        points = [self.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
-        bce, dice_loss = self.mask_losses(logits, data['masks2'], points)
+        bce, dice_loss = self.mask_losses(logits, data['masks2'], self.keys(step, 'points', data['sample_ids']))
         weights = usable_weights(data)
         return dict(
             loss_mask=weights @ bce,
@@ -390,10 +389,11 @@ class VideoLLaVASAMModel(BaseModel):
             loss_caption=weights[described] @ token_loss[count:],
         )
 
-    def generator_cpu(self, *key: int | str) -> torch.Generator:
-        """A generator on the CPU, keyed by the model's seed and ``key``."""
-        return generator_for(self.seed, *key)
+    def keys(self, step: int, purpose: str, samples: Sequence[str], device: torch.device | str | None = None
+             ) -> torch.Tensor:
+        """Keys (R,) of what is drawn for R samples, for :mod:`llava_sam2.randomness`; on the model's device or another.
 
-    def generator(self, *key: int | str) -> torch.Generator:
-        """A generator on the model's device, keyed by the model's seed and ``key``."""
-        return generator_for(self.seed, *key, device=next(self.network.parameters()).device)
+        They follow from the model's seed, the step, the purpose and the sample.
+        """
+        return on_device([seed_for(self.seed, step, purpose, sample) for sample in samples],
+                         self.network.device if device is None else device)

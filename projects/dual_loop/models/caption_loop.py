@@ -70,8 +70,7 @@ class CaptionLoop(Loop):
         )
         loss = parts['caption'] + self.answer_weight * parts['answer']
         if self.mask_weight:
-            points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
-            mask, dice = base.mask_losses(logits, data['masks2'], points)
+            mask, dice = base.mask_losses(logits, data['masks2'], base.keys(step, 'points', data['sample_ids']))
             parts['mask'] = weights @ (mask + dice)
             loss = loss + self.mask_weight * parts['mask']
         output = dict(loss=loss) | detached(parts)
