@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 
 from .batches import BatchPreprocessor, object_grid, usable_weights
 from .compiled_layers import compile_layers
+from .dropout import quicken_dropout
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
 from .losses import PointMaskLoss, token_cross_entropy
 from .portable import prompts
@@ -190,6 +191,7 @@ class VideoLLaVASAMModel(BaseModel):
         keep = {name for name, p in self.network.named_parameters() if p.requires_grad}
         # The layers are replaced in place, so the network keeps its own Qwen2 class and no wrapper stands in between.
         get_peft_model(self.network.language_model, config)
+        quicken_dropout(self.network.language_model)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad = name in keep or is_lora(name) or is_token_rows(name)
             if is_token_rows(name):
@@ -229,10 +231,13 @@ class VideoLLaVASAMModel(BaseModel):
         restore_buffers(self.network, self._buffers_fp32)
 
     def train(self, mode: bool = True) -> 'VideoLLaVASAMModel':
-        """Frozen encoders stay in evaluation mode."""
-        super().train(mode)
-        for module in (self.network.vision_model, self.network.grounding_encoder):
-            module.train(mode and any(p.requires_grad for p in module.parameters()))
+        """Frozen encoders stay in evaluation mode. Only modules whose mode changes are touched: there are thousands."""
+        encoders = (self.network.vision_model, self.network.grounding_encoder)
+        frozen = {each for encoder in encoders if not any(p.requires_grad for p in encoder.parameters())
+                  for each in encoder.modules()}
+        for module in self.modules():
+            if module.training != (mode and module not in frozen):
+                module.training = not module.training
         return self
 
     # -- passes ---------------------------------------------------------------------------------------------------
@@ -268,11 +273,8 @@ class VideoLLaVASAMModel(BaseModel):
             return self.network.mlp1(images.vision)
 
     def pad(self, rows: Sequence[Row], side: str = 'right') -> Batch:
-        device = next(self.network.parameters()).device
-        vocabulary = self.vocabulary
-        return pad_rows(
-            rows, vocabulary.pad_id, vocabulary.image_id, self.config.num_image_tokens, device, side
-        )
+        ids = self.vocabulary.pad_id, self.vocabulary.image_id
+        return pad_rows(rows, *ids, self.config.num_image_tokens, self.network.device, side)
 
     def read_rows(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
         """One pass of the language model: the padded batch and its last hidden states (B, L, D)."""
@@ -323,9 +325,8 @@ class VideoLLaVASAMModel(BaseModel):
             masks = self.network.decode_masks(maps, grouped.view(len(used), most, -1))
         return masks.flatten(0, 1)[places]
 
-    def mask_losses(
-        self, logits: torch.Tensor, masks: torch.Tensor, keys: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def mask_losses(self, logits: torch.Tensor, masks: torch.Tensor, keys: torch.Tensor
+                    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The two weighted losses (R,) of the configured mask loss, see :class:`~llava_sam2.losses.PointMaskLoss`."""
         return self.mask_loss(logits, masks, keys)
 
@@ -391,9 +392,6 @@ class VideoLLaVASAMModel(BaseModel):
 
     def keys(self, step: int, purpose: str, samples: Sequence[str], device: torch.device | str | None = None
              ) -> torch.Tensor:
-        """Keys (R,) of what is drawn for R samples, for :mod:`llava_sam2.randomness`; on the model's device or another.
-
-        They follow from the model's seed, the step, the purpose and the sample.
-        """
+        """Keys (R,) of what :mod:`llava_sam2.randomness` draws for samples, on the model's or another device."""
         return on_device([seed_for(self.seed, step, purpose, sample) for sample in samples],
                          self.network.device if device is None else device)

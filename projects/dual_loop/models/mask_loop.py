@@ -97,8 +97,9 @@ class MaskLoop(Loop):
                   for data in batches]
         pseudo = [[row for row, caption in enumerate(data['captions']) if caption is None] for data in batches]
         before = list(accumulate((len(each.vision) for each in images), initial=0))
-        asked = [(start + int(data['image1'][row]), data['prompt_masks'][row])
-                 for start, data, rows in zip(before, batches, pseudo) for row in rows]
+        asked = [(start + image1[row], data['prompt_masks'][row])
+                 for start, data, rows in zip(before, batches, pseudo)
+                 for image1 in [data['image1'].tolist()] for row in rows]
         seconds, taught = 0.0, iter(())
         if asked:
             started = time.perf_counter()
@@ -134,9 +135,8 @@ class MaskLoop(Loop):
                 for row, caption in zip(pseudo, sampled):
                     captions[row] = base.vocabulary.decode(caption).strip()
         rows = [
-            base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), soft.get(row, captions[row]),
-                                        self.max_caption_len)
-            for row, sample_id in enumerate(data['sample_ids'])
+            base.text_rows.segmentation(step, sample_id, image, soft.get(row, captions[row]), self.max_caption_len)
+            for row, (sample_id, image) in enumerate(zip(data['sample_ids'], data['image2'].tolist()))
         ]
         batch, hidden_states = base.read_rows(rows, images)
         logits = base.segment(rows, hidden_states, images)

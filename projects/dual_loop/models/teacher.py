@@ -12,7 +12,8 @@ from llava_sam2.portable.generation import Decoded, greedy_decode
 from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
 
 DECODINGS = ('auto', 'static', 'plain')
-_CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
+_PROJECTOR = 'network.mlp1.'
+_CAPTION_PATH = (_PROJECTOR, 'network.language_model.')
 
 
 @MODELS.register_module()
@@ -68,14 +69,19 @@ class Teacher:
     def active(self) -> Iterator[None]:
         """Let the student's modules run with the teacher's values, without dropout."""
         training = self.student.training
-        for name, parameter in self.parameters.items():  # moved or cast since the copy was made
-            self.values[name] = self.values[name].to(parameter)
-        with swapped(self.parameters, self.values):
+        with swapped(*self._present()):
             self.student.eval()
             try:
                 yield
             finally:
                 self.student.train(training)
+
+    def _present(self, part: str = '') -> tuple[dict[str, nn.Parameter], dict[str, torch.Tensor]]:
+        """Parameters of a part of the caption path, and their values in the type and place that these have now."""
+        parameters = {name: each for name, each in self.parameters.items() if name.startswith(part)}
+        for name, parameter in parameters.items():
+            self.values[name] = self.values[name].to(parameter)
+        return parameters, {name: self.values[name] for name in parameters}
 
     @torch.no_grad()
     def describe(
@@ -100,7 +106,7 @@ class Teacher:
         banned = dict(forbidden=vocabulary.on('cannot_continue', device),
                       forbidden_first=vocabulary.on('cannot_begin', device))
         if self.static:
-            with self.active():
+            with swapped(*self._present(_PROJECTOR)):  # which has no dropout
                 features = student.project(images)
             return self._static_decoder().decode(student.pad(rows), features, max_caption_len, poll=poll, **banned)
         with self.active(), student.precision():
@@ -114,7 +120,8 @@ class Teacher:
             compiled = student.network.device.type == 'cuda' if self.compile is None else self.compile
             self._decoder, self._merged = StaticDecoder(student.network, student.vocabulary, compiled), False
         if not self._merged:
-            self._decoder.merge({parameter: self.values[name] for name, parameter in self.parameters.items()})
+            parameters, values = self._present()
+            self._decoder.merge({parameter: values[name] for name, parameter in parameters.items()})
             self._merged = True
         return self._decoder
 
