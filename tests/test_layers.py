@@ -6,7 +6,7 @@ from collections.abc import Iterator
 # From the top; what stands in one line is side by side and does not import each other.
 DUAL_LOOP = [['registered'], ['benchmark'], ['engine'], ['evaluation'], ['visualization', 'checkpoints'],
              ['models', 'datasets', 'demo']]
-LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'initialisation', 'losses', 'precision', 'text_rows',
+LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'dropout', 'initialisation', 'losses', 'precision', 'text_rows',
                           'trainable'], ['weights'],
               ['tokenizer'], ['portable']]
 # Import nothing of the project but each other, so that everything but portable may import them.

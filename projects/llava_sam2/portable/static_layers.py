@@ -150,8 +150,8 @@ def layer_step(weights: Weights, eps: float, x: Tensor, cos: Tensor, sin: Tensor
                seen: Tensor, keys: Tensor, values: Tensor, starts: tuple[Tensor, Tensor] | None) -> Tensor:
     """One token of each row through one layer; keys and values (R, L, groups, d) are written at its position.
 
-    With ``starts`` of each row among queries and among keys, attention is the flash kernel's, and ``seen`` (R,) a number
-    of keys; else ``seen`` (R, L) says which.
+    With ``starts`` of the rows among queries and among keys, attention is the flash kernel's, and ``seen`` (R,) numbers
+    of keys; else ``seen`` (R, L) says which ones.
     """
     rows, length, groups, size = keys.shape
     heads = weights[4][0].shape[1] // size
