@@ -40,6 +40,10 @@ def words(keys: torch.Tensor, count: int, places: torch.Tensor | None = None) ->
         count: numbers per row, fewer than 2^34.
         places: (R,) int64 below 2^32, for several rows of one key; 0 by default.
     """
+    if keys.is_cuda:
+        from .philox_kernel import philox_words  # Triton is there where torch was built for CUDA
+
+        return philox_words(keys, -(-count // 4), places).flatten(1)[:, :count]
     counter = keys.new_zeros(len(keys), -(-count // 4), 4)
     counter[..., 0] = torch.arange(counter.shape[1], device=keys.device)
     if places is not None:

@@ -181,7 +181,8 @@ class StaticDecoder:
 
     # -- what is fixed between tokens -------------------------------------------------------------------------------
 
-    @torch.inference_mode(False)
+    @torch.inference_mode(False)  # which turns gradients on
+    @torch.no_grad()
     def _room(self, count: int, length: int) -> _Room:
         """The room for so many rows and tokens, empty."""
         if length > self.positions:
