@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 
 # transformers copies only the files that this one imports itself; some are needed by the others alone.
+from .aligned_head import head_logits  # noqa: F401
 from .answers import answer_rows
 from .configuration import Sa2VAConfig, config_of_folder
 from .generation import Decoded  # noqa: F401
