@@ -53,7 +53,8 @@ model = dict(
         lora=dict(r=128, alpha=256, dropout=0.05),
         loss_mask=dict(weight=2.0, num_points=12544),
         loss_dice=dict(weight=0.5),
-        checkpointing=True,  # of the language model, non-reentrant
+        compile=True,  # a minute or two at the start; without it, checkpointing=True and no memory_budget
+        memory_budget=0.3,  # share of the activations that is kept for the backward pass
     ),
     bridge='gumbel',
     topk=512,  # candidates per caption position

@@ -13,6 +13,8 @@ with read_base():
     from .dual_loop_4b import *
 
 model['base'].update(tokenizer='pretrained/Sa2VA-InternVL3-8B', pretrained='pretrained/Sa2VA-InternVL3-8B')
+# Its compiled layers have not been measured, and 0.3 of its activations would take more memory than the 4B model's.
+model['base'].update(compile=False, memory_budget=1.0, checkpointing=True)
 model['base']['network'].update(template='qwen_chat')
 # Qwen2.5-7B; tokens as in the 4B model
 model['base']['network']['llm_config'].update(

@@ -1,4 +1,4 @@
-"""Supervised base of the tiny model, which has learned to see (configs/words_tiny.py): referring segmentation and region captions.
+"""Supervised base of the tiny model: referring segmentation and region captions, after configs/words_tiny.py.
 
     python tools/train.py configs/sft_tiny.py --work-dir work_dirs/sft_tiny
 

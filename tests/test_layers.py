@@ -6,12 +6,12 @@ from collections.abc import Iterator
 # From the top; what stands in one line is side by side and does not import each other.
 DUAL_LOOP = [['registered'], ['benchmark'], ['engine'], ['evaluation'], ['visualization', 'checkpoints'],
              ['models', 'datasets', 'demo']]
-LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'initialisation', 'losses', 'precision', 'text_rows',
+LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'dropout', 'initialisation', 'losses', 'precision', 'text_rows',
                           'trainable'], ['weights'],
               ['tokenizer'], ['portable']]
 # Import nothing of the project but each other, so that everything but portable may import them.
 LEAVES = ['dual_loop.loop_names', 'dual_loop.process_pool', 'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.paths',
-          'llava_sam2.randomness']
+          'llava_sam2.philox_kernel', 'llava_sam2.randomness']
 LAYERS = [*([f'dual_loop.{name}' for name in layer] for layer in DUAL_LOOP),
           *([f'llava_sam2.{name}' for name in layer] for layer in LLAVA_SAM2)]
 ALLOWED = {

@@ -35,6 +35,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--pairs', type=float, default=0.5, help='share of loop-1 rows with a second image')
     parser.add_argument('--vary', action='store_true', help='captions of all lengths, the teacher may end early')
     parser.add_argument('--plain', action='store_true', help='measure the straightforward way too, in the same run')
+    parser.add_argument('--profile', action='store_true',
+                        help='one more step under torch.profiler: OUT.profile.txt and OUT.trace.json.gz (for Perfetto)')
     parser.add_argument('--runs', type=int, default=5, help='timed steps')
     parser.add_argument('--warm-up', type=int, default=2, help='steps before them')
     parser.add_argument('--json', type=Path, default=Path('benchmark_step.json'), metavar='OUT')
@@ -63,11 +65,11 @@ def benchmark_config(args: argparse.Namespace) -> Config:
     samples = dict(type='dual_loop.benchmark.synthetic.SyntheticSamples', size=4 * rows * args.accumulate,
                    image_size=config.image_size, grounding_size=config.grounding_size, region_grid=config.region_grid,
                    tokenizer=base.tokenizer, vary=args.vary)
-    loader = dict(sampler=dict(type='InfiniteSampler', shuffle=False), batch_size=rows, num_workers=0,
+    loader = dict(sampler=dict(type='InfiniteSampler', shuffle=False), batch_size=rows, num_workers=0, pin_memory=True,
                   collate_fn=dict(type='dual_loop.datasets.collate_samples'))
     hook = dict(type='dual_loop.benchmark.step_hook.StepBenchmark', rows=rows * args.accumulate, caption_len=tokens,
                 out=str(args.json.resolve()), plain=args.plain, warm_up=args.warm_up, runs=args.runs,
-                forced=not args.vary)
+                forced=not args.vary, profile=args.profile)
     steps = len(StepBenchmark(**{key: value for key, value in hook.items() if key != 'type'}).plan)
     cfg.model.max_caption_len = tokens
     cfg.train_dataloader = dict(loader, dataset=dict(samples, pairs=args.pairs))

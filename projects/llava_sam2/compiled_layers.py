@@ -1,8 +1,18 @@
 """Decoder layers that inductor compiles, each on its own: one compilation serves all of a model's layers."""
 
+import os
+from pathlib import Path
+
 import torch._dynamo
 import torch._functorch.config
 from torch import nn
+
+
+def check_memory_budget(memory_budget: float, compile: bool, checkpointing: bool) -> None:
+    """Raise ValueError for a budget that cannot be kept."""
+    if memory_budget != 1 and (checkpointing or not compile or not 0 <= memory_budget < 1):
+        raise ValueError(f'model.memory_budget={memory_budget} is a share of 0..1 and needs compile=True and '
+                         'checkpointing=False')
 
 
 def compile_layers(language_model: nn.Module, memory_budget: float = 1.0) -> None:
@@ -18,3 +28,12 @@ def compile_layers(language_model: nn.Module, memory_budget: float = 1.0) -> Non
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
     for layer in language_model.model.layers:
         layer.compile()
+
+
+def keep_compiled(folder: Path) -> str:
+    """Let inductor keep what it compiles in ``folder``, for the next process too, unless the user has named a place.
+
+    Returns:
+        The folder that is used.
+    """
+    return os.environ.setdefault('TORCHINDUCTOR_CACHE_DIR', str(folder))

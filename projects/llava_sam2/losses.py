@@ -1,10 +1,12 @@
 """Losses per row. Averaging over rows is the caller's, so that ranks and micro-batches add up exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+
+from .randomness import uniform
 
 
 @MODELS.register_module()
@@ -25,11 +27,11 @@ class PointMaskLoss:
         self.dice = dict(weight=0.5, eps=1.0) | dict(dice or {})
 
     def __call__(
-        self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
+        self, logits: torch.Tensor, masks: torch.Tensor, keys: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """BCE and dice (R,), weighted, of logits (R, h, w) against masks (R, G, G); a generator draws for each row."""
+        """BCE and dice (R,), weighted, of logits (R, h, w) against masks (R, G, G); ``keys`` (R,) key the draws."""
         logits = logits.float()
-        points = sample_points(logits, generators, **self.points)
+        points = sample_points(logits, keys, **self.points)
         predicted = point_values(logits, points)
         target = point_values(mask_targets(masks, logits.shape[-2:]), points)
         return (
@@ -46,7 +48,7 @@ def mask_targets(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def sample_points(
     logits: torch.Tensor,
-    generators: Sequence[torch.Generator],
+    keys: torch.Tensor,
     num_points: int,
     oversample_ratio: float,
     importance_ratio: float,
@@ -55,7 +57,7 @@ def sample_points(
 
     Args:
         logits: (R, h, w).
-        generators: one per row, on the device of ``logits``; a row's points depend on its own generator alone.
+        keys: (R,) int64, on the device of ``logits``; which candidates a row has depends on its own key alone.
         num_points: points per row.
         oversample_ratio: uniform candidates per point.
         importance_ratio: share of points taken from the most uncertain candidates; the rest is uniform.
@@ -65,14 +67,11 @@ def sample_points(
     """
     num_important = int(importance_ratio * num_points)
     num_candidates = int(oversample_ratio * num_points)
-    drawn = torch.stack([
-        torch.rand(num_candidates + num_points - num_important, 2, generator=generator, device=logits.device)
-        for generator in generators
-    ])
-    candidates, uniform = drawn[:, :num_candidates], drawn[:, num_candidates:]
+    drawn = uniform(keys, 2 * (num_candidates + num_points - num_important)).unflatten(1, (-1, 2))
+    candidates, others = drawn[:, :num_candidates], drawn[:, num_candidates:]
     uncertainty = -point_values(logits.detach(), candidates).abs()
     best = uncertainty.topk(num_important, dim=1).indices
-    return torch.cat([candidates.take_along_dim(best[..., None], dim=1), uniform], dim=1)
+    return torch.cat([candidates.take_along_dim(best[..., None], dim=1), others], dim=1)
 
 
 def point_values(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

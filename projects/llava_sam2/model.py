@@ -12,7 +12,8 @@ from mmengine.registry import MODELS
 from peft import LoraConfig, get_peft_model
 
 from .batches import BatchPreprocessor, object_grid, usable_weights
-from .compiled_layers import compile_layers
+from .compiled_layers import check_memory_budget, compile_layers
+from .dropout import quicken_dropout
 from .initialisation import build_network, initialise_grounding, initialise_seg_head
 from .losses import PointMaskLoss, token_cross_entropy
 from .portable import prompts
@@ -22,7 +23,7 @@ from .portable.network import binary_masks
 from .portable.sequences import Batch, Row, on_device, pad_rows
 from .portable.vocabulary import Vocabulary
 from .precision import DTYPES, autocast_beside, float_buffers, restore_buffers
-from .randomness import generator_for
+from .randomness import seed_for
 from .text_rows import TextRows
 from .tokenizer import build_tokenizer
 from .trainable import check_parts, freeze, unused_masks
@@ -161,9 +162,9 @@ class VideoLLaVASAMModel(BaseModel):
         if checkpointing:
             # The reentrant form makes autograd.grad return None for every LoRA tensor without a word.
             self.network.language_model.gradient_checkpointing_enable(dict(use_reentrant=False))
-        if memory_budget != 1 and (checkpointing or not compile or not 0 <= memory_budget < 1):
-            raise ValueError(f'model.memory_budget={memory_budget} is a share of 0..1 and needs compile=True and '
-                             'checkpointing=False')
+        #: Whether inductor compiles parts of it.
+        self.compiled = compile
+        check_memory_budget(memory_budget, compile, checkpointing)
         if compile:
             compile_layers(self.network.language_model, memory_budget)
         self._trained = tuple(self.trainables().values())[:1]  # a tuple, lest it be registered once more
@@ -190,6 +191,7 @@ class VideoLLaVASAMModel(BaseModel):
         keep = {name for name, p in self.network.named_parameters() if p.requires_grad}
         # The layers are replaced in place, so the network keeps its own Qwen2 class and no wrapper stands in between.
         get_peft_model(self.network.language_model, config)
+        quicken_dropout(self.network.language_model)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad = name in keep or is_lora(name) or is_token_rows(name)
             if is_token_rows(name):
@@ -229,10 +231,13 @@ class VideoLLaVASAMModel(BaseModel):
         restore_buffers(self.network, self._buffers_fp32)
 
     def train(self, mode: bool = True) -> 'VideoLLaVASAMModel':
-        """Frozen encoders stay in evaluation mode."""
-        super().train(mode)
-        for module in (self.network.vision_model, self.network.grounding_encoder):
-            module.train(mode and any(p.requires_grad for p in module.parameters()))
+        """Frozen encoders stay in evaluation mode. Only modules whose mode changes are touched: there are thousands."""
+        encoders = (self.network.vision_model, self.network.grounding_encoder)
+        frozen = {each for encoder in encoders if not any(p.requires_grad for p in encoder.parameters())
+                  for each in encoder.modules()}
+        for module in self.modules():
+            if module.training != (mode and module not in frozen):
+                module.training = not module.training
         return self
 
     # -- passes ---------------------------------------------------------------------------------------------------
@@ -268,11 +273,8 @@ class VideoLLaVASAMModel(BaseModel):
             return self.network.mlp1(images.vision)
 
     def pad(self, rows: Sequence[Row], side: str = 'right') -> Batch:
-        device = next(self.network.parameters()).device
-        vocabulary = self.vocabulary
-        return pad_rows(
-            rows, vocabulary.pad_id, vocabulary.image_id, self.config.num_image_tokens, device, side
-        )
+        ids = self.vocabulary.pad_id, self.vocabulary.image_id
+        return pad_rows(rows, *ids, self.config.num_image_tokens, self.network.device, side)
 
     def read_rows(self, rows: Sequence[Row], images: Images) -> tuple[Batch, torch.Tensor]:
         """One pass of the language model: the padded batch and its last hidden states (B, L, D)."""
@@ -323,11 +325,10 @@ class VideoLLaVASAMModel(BaseModel):
             masks = self.network.decode_masks(maps, grouped.view(len(used), most, -1))
         return masks.flatten(0, 1)[places]
 
-    def mask_losses(
-        self, logits: torch.Tensor, masks: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def mask_losses(self, logits: torch.Tensor, masks: torch.Tensor, keys: torch.Tensor
+                    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The two weighted losses (R,) of the configured mask loss, see :class:`~llava_sam2.losses.PointMaskLoss`."""
-        return self.mask_loss(logits, masks, generators)
+        return self.mask_loss(logits, masks, keys)
 
     # -- supervised training --------------------------------------------------------------------------------------
 
@@ -380,8 +381,7 @@ class VideoLLaVASAMModel(BaseModel):
         batch, hidden_states = self.read_rows(rows, images)
         token_loss = self.token_loss(batch, hidden_states)
         logits = self.segment(rows[:count], hidden_states, images)
-        points = [self.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
-        bce, dice_loss = self.mask_losses(logits, data['masks2'], points)
+        bce, dice_loss = self.mask_losses(logits, data['masks2'], self.keys(step, 'points', data['sample_ids']))
         weights = usable_weights(data)
         return dict(
             loss_mask=weights @ bce,
@@ -390,10 +390,8 @@ class VideoLLaVASAMModel(BaseModel):
             loss_caption=weights[described] @ token_loss[count:],
         )
 
-    def generator_cpu(self, *key: int | str) -> torch.Generator:
-        """A generator on the CPU, keyed by the model's seed and ``key``."""
-        return generator_for(self.seed, *key)
-
-    def generator(self, *key: int | str) -> torch.Generator:
-        """A generator on the model's device, keyed by the model's seed and ``key``."""
-        return generator_for(self.seed, *key, device=next(self.network.parameters()).device)
+    def keys(self, step: int, purpose: str, samples: Sequence[str], device: torch.device | str | None = None
+             ) -> torch.Tensor:
+        """Keys (R,) of what :mod:`llava_sam2.randomness` draws for samples, on the model's or another device."""
+        return on_device([seed_for(self.seed, step, purpose, sample) for sample in samples],
+                         self.network.device if device is None else device)

@@ -10,7 +10,7 @@ from .portable.configuration import Sa2VAConfig
 from .portable.rows import caption_row, chat_row, segmentation_row, soft_segmentation_row
 from .portable.sequences import IGNORE, Row
 from .portable.vocabulary import Vocabulary
-from .randomness import generator_for
+from .randomness import seed_for
 
 
 class TextRows:
@@ -33,9 +33,9 @@ class TextRows:
         """Question and answer of a row, drawn by (seed, step, sample)."""
         if step < self.single_template_steps:
             return prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0]
-        generator = generator_for(self.seed, step, 'template', sample_id)
-        question = torch.randint(len(prompts.SEGMENTATION_QUESTIONS), (), generator=generator)
-        answer = torch.randint(len(prompts.SEGMENTATION_ANSWERS), (), generator=generator)
+        drawn = seed_for(self.seed, step, 'template', sample_id)
+        number, question = divmod(drawn, len(prompts.SEGMENTATION_QUESTIONS))
+        answer = number % len(prompts.SEGMENTATION_ANSWERS)
         return prompts.SEGMENTATION_QUESTIONS[question], prompts.SEGMENTATION_ANSWERS[answer]
 
     def answer_floor(self) -> float:

@@ -47,7 +47,7 @@ OPTIMIZER = dict(type='AdamW', lr=5e-3, betas=(0.9, 0.999), weight_decay=0.2, ep
 DEFAULTS = dict(
     mode='plain',  # plain (one process), ddp, zero1, zero2 or zero2_bf16
     batch_size=2,  # of one process
-    accumulation=1, clip=None, checkpointing=False, seed=0, beta=0.5, rule='orthogonal', steps=6,
+    accumulation=1, clip=None, checkpointing=False, compile=False, seed=0, beta=0.5, rule='orthogonal', steps=6,
     samples=('loop1', 'loop2'),  # names of the lists of samples that feed the two loops
     shuffle=True,
     nan=None,  # dict(loop, step, rank): the loss that is made NaN, in the first micro-batch of that step
@@ -120,7 +120,8 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         custom_imports=dict(imports=['dual_loop.registered', 'tiny_training', 'faults'], allow_failed_imports=False),
         experiment_name=work_dir.name,
         model=dict(type='stirred_model', sizes=sizes, seed=case['seed'], checkpointing=case['checkpointing'],
-                   dropout=case['dropout'], nan=case['nan'], supervised=case['supervised'], teacher=case['teacher']),
+                   compile=case['compile'], dropout=case['dropout'], nan=case['nan'],
+                   supervised=case['supervised'], teacher=case['teacher']),
         train_dataloader=loader(loop1, 'train'),
         train_cfg=dict(
             type='DualLoopTrainLoop', loop2_dataloader=loader(loop2), max_steps=case['steps'],
@@ -194,13 +195,13 @@ class SavedSamples(torch.utils.data.Dataset):
 
 
 @MODELS.register_module()
-def stirred_model(sizes: dict, seed: int, checkpointing: bool, dropout: float, nan: dict | None,
+def stirred_model(sizes: dict, seed: int, checkpointing: bool, compile: bool, dropout: float, nan: dict | None,
                   supervised: str | None, teacher: str = 'ema') -> DualLoopModel:
     """Tiny model with random weights in which no trainable is zero; ``nan`` breaks one loss of one rank."""
     torch.manual_seed(seed)
     base = VideoLLaVASAMModel(tokenizer='assets/tiny', network=sizes, random_weights=True,
                               lora=dict(r=2, alpha=4, dropout=dropout), loss_mask=dict(num_points=64),
-                              checkpointing=checkpointing, seed=seed)
+                              checkpointing=checkpointing, compile=compile, seed=seed)
     for parameter in base.trainables().values():
         # LoRA's B, and biases: one without gradient (of a key) moves by its decay alone.
         if not parameter.any():

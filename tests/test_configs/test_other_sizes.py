@@ -62,6 +62,9 @@ def test_all_but_the_base_model_is_that_of_the_4b_run(read, size):
     widths = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'num_key_value_heads', 'intermediate_size')
     assert llm.pop('rope_scaling', None) == (None if size == '1b' else ROPE)
     assert llm.keys() == llm_4b.keys() and {name for name in llm if llm[name] != llm_4b[name]} <= set(widths)
+    if size == '8b':  # whose activations are recomputed
+        assert (base.pop('compile'), base.pop('memory_budget'), base.pop('checkpointing')) == (False, 1.0, True)
+        assert (base_4b.pop('compile'), base_4b.pop('memory_budget')) == (True, 0.3)
     assert read_by_training(config) == renamed(read_by_training(of_4b), {'pretrained/Sa2VA-4B': folder})
 
 

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from llava_sam2.compiled_layers import keep_compiled
 
 
 @pytest.mark.parametrize('options', [dict(memory_budget=0.3), dict(compile=True, memory_budget=1.5),
@@ -27,3 +30,11 @@ def test_losses_and_gradients_are_those_of_the_plain_model(build_base):
         results.append((loss.detach(), torch.autograd.grad(loss, parameters)))
     for other in results[1:]:
         torch.testing.assert_close(other, results[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_place_of_what_is_compiled(monkeypatch, tmp_path):
+    monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR', raising=False)
+    assert keep_compiled(tmp_path / 'run') == str(tmp_path / 'run')
+    assert cache_dir() == str(tmp_path / 'run')
+    assert keep_compiled(tmp_path / 'other') == str(tmp_path / 'run')  # what the user has set stays
+    monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR')

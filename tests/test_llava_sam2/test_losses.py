@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava_sam2.losses import dice, mask_targets, point_bce, point_values, sample_points, token_cross_entropy
-from llava_sam2.randomness import generator_for
+from llava_sam2.randomness import seed_for
 
 
 def test_point_bce():
@@ -53,7 +53,7 @@ def test_point_values_are_bilinear_between_pixel_centres():
 
 def draw(*keys, logits=None, num_points=4000, importance_ratio=0.0):
     logits = torch.randn(1, 8, 8).expand(len(keys), -1, -1) if logits is None else logits
-    return sample_points(logits, [generator_for(key) for key in keys], num_points, 3.0, importance_ratio)
+    return sample_points(logits, torch.tensor([seed_for(key) for key in keys]), num_points, 3.0, importance_ratio)
 
 
 def test_points_are_uniform():
@@ -74,7 +74,7 @@ def test_important_points_are_the_most_uncertain_of_the_candidates():
     assert (points[50:, 0] < 1.5 / 8).float().mean() < 0.4  # the rest is uniform
 
 
-def test_points_of_a_row_depend_on_its_own_generator_alone():
+def test_points_of_a_row_depend_on_its_own_key_alone():
     logits = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
     together = draw('a', 'b', 'c', logits=logits, num_points=50, importance_ratio=0.75)
     for index, key in enumerate('abc'):

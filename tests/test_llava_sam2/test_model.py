@@ -261,3 +261,17 @@ def test_forward_knows_two_modes(build_base, batch):
     assert model(batch)['loss_mask'] == model.supervised_losses(batch, 0)['loss_mask']
     with pytest.raises(ValueError, match="not 'tensor'"):
         model(batch, mode='tensor')
+
+
+def test_modes_of_all_modules_are_what_torch_would_set(build_base):
+    for trainable in (('mlp1', ), ('mlp1', 'vision_model')):
+        model = build_base(trainable=trainable, lora=dict(r=2, alpha=4, dropout=0.1))
+        network = model.network
+        for mode in (True, False, True):
+            network.vision_model.encoder.train(not mode)  # someone changed a part of it
+            assert model.train(mode) is model
+            expected = {module: mode for module in model.modules()}
+            for encoder in (network.vision_model, network.grounding_encoder):
+                trained = any(p.requires_grad for p in encoder.parameters())
+                expected |= {module: mode and trained for module in encoder.modules()}
+            assert {module: module.training for module in model.modules()} == expected

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from dual_loop.datasets import RefCOCODataset
+from llava_sam2.portable.static_decoding import StaticDecoder
 
 
 @pytest.fixture(scope='module')
@@ -63,6 +64,21 @@ def test_two_processes_write_what_one_writes(main, checkout, tiny, demo_root, tm
         assert 'protocol generate' in text and 'only a part of the split' in text and 'val (split by unc)' in text
         assert f'cIoU (sum of intersections / sum of unions)             {metrics["ciou"]:.4f}' in text
     assert f'wrote {tmp_path}/two.json' in out and f'wrote {tmp_path}/one.json' in shown
+
+
+def test_static_decoding_can_be_switched_off(main, tiny, demo_root, tmp_path, monkeypatch):
+    """And changes nothing: the last batch is a smaller one."""
+    said = []
+    own = StaticDecoder.decode
+    monkeypatch.setattr(StaticDecoder, 'decode', lambda *given, **options: said.append(1) or own(*given, **options))
+    batches = []
+    for way, options in dict(static=[], plain=['--plain-decoding']).items():
+        assert main('refcoco', tiny, '--data-root', demo_root, '--batch-size', 6, '--max_samples', 2, '--examples', 0,
+                    '--max_new_tokens', 10, '--num-workers', 0, '--out', tmp_path / f'{way}.json', *options) == 0
+        batches.append(len(said))
+    assert batches[0] == batches[1] > 1
+    static, plain = (without_timing(tmp_path / f'{way}.json') for way in ('static', 'plain'))
+    assert static == plain
 
 
 def test_the_default_file_tells_what_it_holds_and_is_replaced_aloud(main, tiny, demo_root, tmp_path, monkeypatch,

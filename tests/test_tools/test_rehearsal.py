@@ -23,7 +23,7 @@ LOADERS = [f'{loader}.{option}' for loader in ('train_dataloader', 'train_cfg.lo
 FEW_STEPS = ['train_cfg.max_steps=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
              'param_scheduler.1.end=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1',
              'val_dataloader.num_workers=0', 'val_dataloader.dataset.max_samples=2', 'model.base.lora.r=2',
-             'model.max_caption_len=4']
+             'model.max_caption_len=4', 'model.base.compile=False', 'model.base.memory_budget=1']
 
 
 @pytest.fixture(scope='module')

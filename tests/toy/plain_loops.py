@@ -18,10 +18,28 @@ MARKUP = {
 }
 
 
-def generator(*key) -> torch.Generator:
-    text = '\x1f'.join(f'{type(part).__name__}:{part}' for part in key)
-    seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
-    return torch.Generator().manual_seed(seed)
+def key_of(*parts) -> int:
+    text = '\x1f'.join(f'{type(part).__name__}:{part}' for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
+
+
+def philox(counter, key) -> list[int]:
+    """Philox4x32-10 in Python's integers, as Salmon et al. (2011) write it."""
+    (a, b, c, d), (k0, k1) = counter, key
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = second >> 32 ^ b ^ k0, second % 2**32, first >> 32 ^ d ^ k1, first % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [a, b, c, d]
+
+
+def words(key: int, count: int, place: int = 0) -> list[int]:
+    blocks = (philox((block, place, 0, 0), (key % 2**32, key >> 32)) for block in range(-(-count // 4)))
+    return [word for block in blocks for word in block][:count]
+
+
+def uniform(key: int, count: int, place: int = 0) -> torch.Tensor:
+    return torch.tensor([(word + 0.5) / 2**32 for word in words(key, count, place)], dtype=torch.float64)
 
 
 class PlainRow:
@@ -44,8 +62,8 @@ class PlainRow:
         usable = bool(data['masks2'][row].any()) and bool(data['prompt_masks'][row].any())
         self.weight = float(data['row_weights'][row]) if usable else 0.0
 
-    def draw(self, purpose: str) -> torch.Generator:
-        return generator(self.seed, self.step, purpose, self.data['sample_ids'][self.row])
+    def key(self, purpose: str) -> int:
+        return key_of(self.seed, self.step, purpose, self.data['sample_ids'][self.row])
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
@@ -78,9 +96,8 @@ class PlainRow:
     # -- segmentation ---------------------------------------------------------------------------------------------
 
     def templates(self) -> tuple[str, str]:
-        drawn = self.draw('template')
-        question, answer = (int(torch.randint(count, (), generator=drawn)) for count in (16, 5))
-        return prompts.SEGMENTATION_QUESTIONS[question], prompts.SEGMENTATION_ANSWERS[answer]
+        drawn = self.key('template')
+        return prompts.SEGMENTATION_QUESTIONS[drawn % 16], prompts.SEGMENTATION_ANSWERS[drawn // 16 % 5]
 
     def segmentation(self, slot: list) -> dict:
         """Losses of a row whose slot holds the given pieces, with the mask's logits."""
@@ -101,7 +118,7 @@ class PlainRow:
     def mask_losses(self, logits: torch.Tensor, num_points: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
         """2.0 BCE and 0.5 dice on 64 points: 48 of 192 candidates, where the logit is nearest to zero, and 16 more."""
         target = self.data['masks2'][self.row].float().view(32, 4, 32, 4).mean((1, 3))
-        drawn = torch.rand(3 * num_points + num_points // 4, 2, generator=self.draw('points'))
+        drawn = uniform(self.key('points'), 2 * (3 * num_points + num_points // 4)).float().view(-1, 2)
         candidates = sorted(drawn[: 3 * num_points], key=lambda point: float(bilinear(logits.detach(), point).abs()))
         points = candidates[: num_points * 3 // 4] + list(drawn[3 * num_points :])
         x = torch.stack([bilinear(logits, point) for point in points])
@@ -133,18 +150,16 @@ class PlainRow:
         """Soft caption, its sampled ids and the denoising loss, from what the teacher says."""
         if len(taught) > 1 and self.tokenizer.decode(taught[-1:]) == '.':
             taught = taught[:-1]
-        drawn, ordinary = self.draw('corruption'), self.vocabulary.ordinary_ids
+        drawn, ordinary = words(self.key('corruption'), 2 * len(taught)), self.vocabulary.ordinary_ids
         count = max(1, round(0.25 * len(taught)))
-        replaced = sorted(torch.randperm(len(taught), generator=drawn)[:count].tolist())
+        replaced = sorted(sorted(range(len(taught)), key=lambda place: drawn[2 * place])[:count])
         read = list(taught)
-        for place, index in zip(replaced, torch.randint(len(ordinary), (count,), generator=drawn)):
-            read[place] = int(ordinary[index])
+        for place in replaced:
+            read[place] = int(ordinary[drawn[2 * place + 1] * len(ordinary) // 2**32])
         prompt = self.caption_prompt(self.region)
         states = self.states(prompt + read, self.image1, self.region)
         denoise = self.cross_entropy(states, prompt + taught, [len(prompt) + place for place in replaced])
         matrix = self.network.language_model.get_input_embeddings().weight
-        noise = self.draw('gumbel')
-        uniform = torch.empty(len(taught), topk).exponential_(generator=noise)
         soft, sampled = [], []
         for place in range(len(taught)):
             logits = self.network.language_model.lm_head(states[len(prompt) + place - 1])
@@ -153,7 +168,8 @@ class PlainRow:
             ids = ids.tolist()
             if place == 0:
                 ids = [int(self.vocabulary.with_leading_space[index]) for index in ids]
-            noisy = values - uniform[place].log()
+            drawn = uniform(self.key('gumbel'), topk, place)
+            noisy = values - (-(1 - drawn).log()).log().float()
             mixture = (noisy / tau).softmax(0) @ matrix[ids]
             sampled.append(ids[int(noisy.argmax())])
             soft.append(matrix[sampled[-1]] + mixture - mixture.detach())

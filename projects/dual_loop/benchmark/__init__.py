@@ -1,1 +1,3 @@
-"""How fast the training step is, and what bounds it (tools/benchmark_step.py)."""
+"""How fast the training step and the evaluation are, and what bounds them
+(tools/benchmark_step.py, tools/benchmark_eval.py).
+"""

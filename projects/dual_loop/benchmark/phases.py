@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -47,11 +47,10 @@ class Phases:
         taken, self.seconds = dict(self.seconds), defaultdict(float)
         return taken
 
-    @contextmanager
-    def watching(self, model: DualLoopModel) -> Iterator[None]:
+    def watching(self, model: DualLoopModel) -> AbstractContextManager[None]:
         """Time what the loops call, inside the block."""
         base, first = model.base, next(iter(model.loops.values()))
-        watched: list[tuple[Any, str, str]] = [
+        watched = [
             (base, 'encode', 'encoders'), (base, 'read_rows', 'language model'), (base, 'logits', 'head'),
             (base, 'segment', 'mask decoder'), (base, 'mask_losses', 'mask losses'),
             (model.teacher, 'describe', 'teacher'),
@@ -59,6 +58,11 @@ class Phases:
         ]
         if getattr(first, 'bridge', None) is not None:
             watched.append((first, 'bridge', 'bridge'))
+        return self.watching_calls(watched)
+
+    @contextmanager
+    def watching_calls(self, watched: Sequence[tuple[Any, str, str]]) -> Iterator[None]:
+        """Time calls inside the block: of each the owner (an object, a class or a module), the name and the phase."""
         own = [vars(owner).get(name) for owner, name, _ in watched]
         for owner, name, phase in watched:
             setattr(owner, name, self._timed(getattr(owner, name), phase))

@@ -13,6 +13,7 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from torch import profiler
 
 from dual_loop.engine.unwrapped import unwrapped
 from llava_sam2.paths import write_whole
@@ -27,8 +28,8 @@ class StepBenchmark(Hook):
     """Times a training run and writes what it found.
 
     The run has as many steps as ``plan``: some that warm up (compilation and capture, whose seconds are told apart),
-    some that are timed, one by phases, one whose host synchronisations are counted, and with ``plain`` the first three
-    kinds once more the straightforward way (see :mod:`.plain`).
+    some that are timed, one by phases, one whose host synchronisations are counted, with ``profile`` one that torch's
+    profiler watches, and with ``plain`` the first three kinds once more the straightforward way (see :mod:`.plain`).
 
     Args:
         rows, caption_len: of a step, for the count of arithmetic.
@@ -36,6 +37,7 @@ class StepBenchmark(Hook):
         plain: measure the straightforward way too.
         warm_up, runs: steps of each kind.
         forced: let no caption of the teacher end early; else nothing is said of single tokens.
+        profile: write the longest operations and a trace beside the report.
 
     Attributes:
         plan: way and kind of each step.
@@ -44,12 +46,13 @@ class StepBenchmark(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, rows: int, caption_len: int, out: str, plain: bool = False, warm_up: int = 2, runs: int = 5,
-                 forced: bool = True):
+                 forced: bool = True, profile: bool = False):
         self.rows, self.caption_len, self.out = rows, caption_len, Path(out)
         self.warm_up, self.forced = warm_up, forced
         self.results: dict[str, Any] = {}
         kinds = ['warm-up'] * warm_up + ['timed'] * runs + ['phases']
-        self.plan = [('fast', kind) for kind in [*kinds, 'waits']] + [('plain', kind) for kind in kinds if plain]
+        self.plan = [('fast', kind) for kind in [*kinds, 'waits', *['profile'] * profile]]
+        self.plan += [('plain', kind) for kind in kinds if plain]
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
@@ -79,6 +82,8 @@ class StepBenchmark(Hook):
             warnings.simplefilter('always')
             torch.cuda.set_sync_debug_mode('warn')
             self.during_step.callback(torch.cuda.set_sync_debug_mode, 'default')
+        if kind == 'profile':
+            self.profiler = self.during_step.enter_context(profiler.profile())
         self.images = {name: sum(len(batch['pixel_values']) for batch in batches)
                        for name, batches in (data_batch or {}).items()}
         synchronise(self.device)
@@ -98,11 +103,22 @@ class StepBenchmark(Hook):
             if self.device.type == 'cuda':
                 waits = (each for each in self.warned if 'synchroniz' in str(each.message))
                 found['waits'] = dict(Counter(map(_place, waits)))
+        elif kind == 'profile':
+            self._write_profile()
         else:
             found['warm_up' if kind == 'warm-up' else 'seconds'].append(seconds)
         if kind == 'timed' and self.device.type == 'cuda':
             found['peak_gib'] = torch.cuda.max_memory_allocated() / 2**30
         print_log(f'{way}, {kind}: {seconds:.3f} s', 'current')
+
+    def _write_profile(self) -> None:
+        if is_main_process():
+            device = 'cuda' if self.device.type == 'cuda' else 'cpu'
+            averages = self.profiler.key_averages()
+            tables = [averages.table(sort_by=f'self_{each}_time_total', row_limit=40, max_name_column_width=80)
+                      for each in dict.fromkeys((device, 'cpu'))]
+            write_whole(self.out.with_suffix('.profile.txt'), '\n'.join(tables), 'the profile')
+            self.profiler.export_chrome_trace(str(self.out.with_suffix('.trace.json.gz')))
 
     def after_train(self, runner) -> None:
         model, rows = unwrapped(runner.model), self.rows

@@ -12,7 +12,7 @@ from llava_sam2.portable.regions import region_grid
 from llava_sam2.randomness import generator_for, seed_for
 from llava_sam2.tokenizer import build_tokenizer
 
-_WORDS = (
+WORDS = (
     'the', 'a', 'small', 'large', 'red', 'blue', 'green', 'dark', 'bright', 'round', 'square', 'old', 'wooden',
     'person', 'dog', 'car', 'tree', 'table', 'window', 'left', 'right', 'near', 'behind', 'under', 'above', 'with',
     'and', 'of', 'in', 'on', 'which', 'stands', 'lies', 'looks', 'holds', 'carries', 'wears')
@@ -81,6 +81,6 @@ class SyntheticSamples(Dataset):
         rng = np.random.default_rng(seed_for('synthetic words', number))
         length = int(rng.integers(max(1, self.caption_len // 10), self.caption_len + 1)) if self.vary else \
             self.caption_len
-        text = ' '.join(rng.choice(_WORDS, 2 * length + 8))
+        text = ' '.join(rng.choice(WORDS, 2 * length + 8))
         ids = self._encoder.encode(text, add_special_tokens=False)[:length]
         return self._encoder.decode(ids).strip()

@@ -38,6 +38,7 @@ def apply() -> None:
     leave_out_shared_memory_op()
     keep_group_timeout()
     check_before_building()
+    leave_out_cudnn_attention()
 
 
 def require_xtuner() -> None:
@@ -247,3 +248,12 @@ def _imports_this_package(cfg) -> bool:
     names = (cfg.get('custom_imports') or {}).get('imports') or ()
     names = [names] if isinstance(names, str) else names
     return any(name.split('.')[0] == 'dual_loop' for name in names)
+
+
+def leave_out_cudnn_attention() -> None:
+    """Let torch choose its flash kernel where it would take cuDNN's.
+
+    cuDNN 9 with torch 2.11 plans anew for every length of the rows, and for single queries in bf16 its last bits differ
+    from run to run. Ends when runs with it repeat each other.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)

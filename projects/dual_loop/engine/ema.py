@@ -63,10 +63,8 @@ class ExponentialMovingAverage:
         for values, params in self._buckets(named_params):
             difference += torch._foreach_norm(torch._foreach_sub(params, values))
             length += torch._foreach_norm(params)
-        # Parameters may live on several devices; their norms are summed on that of the first.
-        difference, length = (torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms]).norm()
-                              for norms in (difference, length))
-        return (difference / length).item() if length > 0 else float(difference > 0)
+        moved, size = torch.stack([torch.stack(difference), torch.stack(length)]).double().norm(dim=1).tolist()
+        return moved / size if size > 0 else float(moved > 0)
 
     def state_dict(self) -> dict:
         """``dict(num_updates=int, values={name: fp32 tensor})``; the tensors are the live ones, not copies."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -21,6 +22,7 @@ from dual_loop.datasets.workers import LOADER_TIMEOUT, AwaitedLoader
 from dual_loop.loop_names import loader_key, loop_title
 from dual_loop.models.loop import Loop, as_numbers
 from dual_loop.stop import EXIT_STATUS, StopAgreed, StopSignal, is_lost_rank
+from llava_sam2.compiled_layers import keep_compiled
 from llava_sam2.randomness import seed_for
 from llava_sam2.trainable import rarely_reached
 
@@ -208,6 +210,10 @@ class DualLoopTrainLoop(BaseLoop):
         model.base.seed = runner.seed
         model.base.check_token_rows()
         check_teacher(runner, model)
+        if model.base.compiled:
+            kept = keep_compiled(Path(runner.work_dir).resolve() / 'compiled')
+            print_log('layers are compiled in the first steps, which takes a minute or two, and once more for each new '
+                      f'kind of shape; what was compiled is kept in {kept}', 'current')
         # DeepSpeed has cast the whole module, and in bf16 positions are off by radians after a few thousand tokens.
         model.base.restore_fp32_buffers()
         self.parameters = list(model.trainables().values())

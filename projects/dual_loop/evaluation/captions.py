@@ -18,7 +18,6 @@ from .attribute_accuracy import attribute_figures, right_attributes
 from .batches import answer_in_batches
 from .caption_scores import JavaError, check_scores, score_captions
 from .loading import Loaded
-from .predictor import Predictor
 from .processes import Processes
 from .referring import ReferringBatches, Sentences, describe_dataset
 from .results import assemble_results
@@ -98,7 +97,7 @@ def evaluate_captions(
     """
     processes = processes or Processes()
     tokenizer = usable_tokenizer() if processes.rank == 0 else None
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     objects = ReferredObjects(dataset)
     batches = ReferringBatches(objects, predictor.prepare, batch_size, max_images, max_texts_per_image)
 

@@ -18,6 +18,7 @@ from dual_loop.datasets.workers import LOADER_TIMEOUT
 from dual_loop.demo import ensure_demo_data
 from dual_loop.stop import CannotGoOn, Interrupted, interruptible
 from llava_sam2.paths import CHECKOUT
+from llava_sam2.portable.static_decoding import KeptDecoder
 
 from .loading import Loaded, load_model
 from .page import Example, write_page
@@ -70,6 +71,8 @@ def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols:
                         help='processes that read images, for each GPU (default: %(default)s)')
     parser.add_argument('--loader-timeout', type=count_or_none, metavar='S', default=LOADER_TIMEOUT,
                         help='seconds to wait for the images of a batch; 0 for no limit (default: %(default)s)')
+    parser.add_argument('--plain-decoding', action='store_true', help='without the caches, the compiled layers and the '
+                        'captured graphs that decode several times as fast on a GPU')
     parser.add_argument('--dtype', choices=EXPORTED_DTYPES, help='of the weights (default: what the model states)')
     parser.add_argument('--ema', action='store_true', help='the averages of the checkpoint instead of its weights')
     parser.add_argument('--parts', choices=EXPORTED_PARTS, default='full',
@@ -119,6 +122,9 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
             dataset = (make_dataset or referring_dataset)(args)
             loaded = load_model(args.model or TINY, args.checkpoint, args.ema, args.dtype, processes.device, args.parts,
                                 args.base)
+            # Compiling takes some seconds for each kind of batch, which an evaluation has a few of.
+            loaded.decoder = None if args.plain_decoding else KeptDecoder(
+                compile=processes.device.type == 'cuda', rows=args.batch_size)
             results = evaluate(args, loaded, dataset, processes)
     except Interrupted as error:
         processes.stop(signal=error.number)

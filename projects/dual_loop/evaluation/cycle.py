@@ -122,7 +122,7 @@ def evaluate_cycle(
         ValueError: see :class:`Probe`.
     """
     processes = processes or Processes()
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     probe = Probe(sources, predictor.prepare, batch_size, max_samples)
     texts: dict[int, dict[str, str]] = {}
 

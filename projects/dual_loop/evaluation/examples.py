@@ -18,7 +18,6 @@ from .captions import ReferredObjects
 from .cycle_probe import Probe
 from .loading import Loaded
 from .page import HEIGHT, Example, choose_examples
-from .predictor import Predictor
 
 Panels = list[tuple[str, Image.Image]]
 
@@ -26,7 +25,7 @@ Panels = list[tuple[str, Image.Image]]
 def referring_examples(loaded: Loaded, dataset: RefCOCODataset, results: Mapping[str, Any], count: int
                        ) -> list[Example]:
     """Predicted and true masks of sentences; ``count`` of each group."""
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     rows = {dataset.sample_id(row): row for row in range(len(dataset.index))}
 
     def panels(sample: Mapping[str, Any]) -> Panels:
@@ -56,7 +55,7 @@ def caption_examples(loaded: Loaded, dataset: RefCOCODataset, results: Mapping[s
 def cycle_examples(loaded: Loaded, sources: Mapping[str, GroundedDataset], results: Mapping[str, Any], count: int
                    ) -> list[Example]:
     """The described mask, and what is found by the description in each frame."""
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     probe = Probe(sources, predictor.prepare, 1, results['dataset']['max_samples'])
     places = {probe.identity(place)['sample_id']: place for place in range(len(probe.places))}
     descriptions = {each['sample_id']: each['text'] for each in results['samples'] if each['condition'] == 'generated'}

@@ -1,6 +1,6 @@
 """Models to evaluate: from an exported folder, or from a config and a checkpoint, with the same result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.portable.chat import Sa2VAChatModel
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.released import fill_from, plan_release
+from llava_sam2.portable.static_decoding import KeptDecoder
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
 from llava_sam2.weights.export import release_of
 from llava_sam2.weights.fingerprint import Fingerprint
+
+from .predictor import Predictor
 
 
 @dataclass
@@ -29,11 +32,17 @@ class Loaded:
         description: ``name``, ``fingerprint`` of the weights as they are evaluated, ``checkpoint`` (None for a folder
             and for the base weights of a config), ``step`` of it, ``averages``, ``parts`` (None for a
             folder) and ``dtype``.
+        decoder: decodes its answers; None decodes plainly.
     """
 
     network: Sa2VANetwork
     vocabulary: Vocabulary
     description: dict[str, Any]
+    decoder: KeptDecoder | None = field(default_factory=KeptDecoder)
+
+    def predictor(self) -> Predictor:
+        """Asks the model."""
+        return Predictor(self.network, self.vocabulary, decoder=self.decoder)
 
 
 def load_model(
@@ -99,7 +108,7 @@ def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: 
         model.load_state_dict(select(trained, model, parts, ema, str(checkpoint)), strict=False)
     elif base.random_weights:
         raise ValueError(f'{config} starts from random weights: give a checkpoint of it')
-    network = _exported(base, EXPORTED_DTYPES[dtype] if dtype else base.dtype, torch.device(device),
+    network = exported_network(base, EXPORTED_DTYPES[dtype] if dtype else base.dtype, torch.device(device),
                         str(checkpoint or config))
     names = [config.stem, Path(checkpoint).stem if checkpoint else 'base', 'ema' if ema else '',
              '' if parts == 'full' else parts]
@@ -108,7 +117,8 @@ def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: 
 
 
 @torch.no_grad()
-def _exported(base: VideoLLaVASAMModel, dtype: torch.dtype, device: torch.device, source: str) -> Sa2VAChatModel:
+def exported_network(base: VideoLLaVASAMModel, dtype: torch.dtype, device: torch.device, source: str
+                     ) -> Sa2VAChatModel:
     """The network that loading the export would give, without the way through files."""
     with torch.device('meta'):
         network = Sa2VAChatModel(base.config)

@@ -12,7 +12,8 @@ from llava_sam2.portable.answers import Answer, answer_rows
 from llava_sam2.portable.image_processing import grounding_pixels, vision_tiles
 from llava_sam2.portable.network import Sa2VANetwork, binary_masks
 from llava_sam2.portable.regions import region_grid
-from llava_sam2.portable.sequences import Row
+from llava_sam2.portable.sequences import Row, on_device
+from llava_sam2.portable.static_decoding import KeptDecoder
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.text_rows import TextRows
 
@@ -46,7 +47,7 @@ class Prediction:
         ended: whether it came to an end within the tokens that it had.
         has_seg: whether it contains ``[SEG]``.
         mask: (height, width) bool of the first ``[SEG]``, at the original size; nothing inside without one.
-        logits: (G/4, G/4) of that mask, None without one.
+        logits: (G/4, G/4) of that mask, on the model's device; None without one.
     """
 
     text: str
@@ -56,19 +57,27 @@ class Prediction:
     logits: torch.Tensor | None
 
 
+#: Numbers of a picture and of its answer -> mask and logits of a :class:`Prediction`.
+Masks = dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
+
+
 class Predictor:
     """Asks a model about pictures, several questions at once.
 
     Args:
         network: an exported model or the network of one in training.
         vocabulary: of its tokenizer.
-        poll: called before each generated token; may raise to abandon the work.
+        poll: called before each generated token, or every few; may raise to abandon the work.
+        decoder: to be kept from batch to batch; without one answers are decoded plainly, which is slower and, but for
+            rounding, the same.
     """
 
-    def __init__(self, network: Sa2VANetwork, vocabulary: Vocabulary, poll: Callable[[], None] | None = None):
+    def __init__(self, network: Sa2VANetwork, vocabulary: Vocabulary, poll: Callable[[], None] | None = None,
+                 decoder: KeptDecoder | None = None):
         self.network = network
         self.vocabulary = vocabulary
         self.poll = poll
+        self.decoder = decoder
         self.text_rows = TextRows(vocabulary, network.config)
 
     def prepare(self, image: torch.Tensor) -> Picture:
@@ -92,17 +101,7 @@ class Predictor:
             raise ValueError(f'protocol must be one of {", ".join(PROTOCOLS)}, got {protocol!r}')
         answers = self._ask(pictures, texts, self._segmentation_row, max_new_tokens,
                             FORCED_ANSWER if protocol == 'forced' else None)
-        # Pictures without any [SEG] need no masks, and so no encoding.
-        spoken = [index for index, each in enumerate(answers) if any(len(said.seg_embeds) for said in each)]
-        maps = []
-        if spoken:
-            grounding = torch.stack([pictures[index].grounding for index in spoken]).to(self.network.device)
-            maps = self.network.encode_grounding(grounding)
-        predictions = []
-        for index, (picture, each) in enumerate(zip(pictures, answers)):
-            of_picture = [fmap[spoken.index(index)][None] for fmap in maps] if index in spoken else []
-            predictions.append(self._predictions(picture, each, of_picture))
-        return predictions
+        return self._predictions(pictures, answers, self._masks(pictures, answers))
 
     @torch.no_grad()
     def caption_regions(self, pictures: Sequence[Picture], regions: Sequence[Sequence[torch.Tensor]],
@@ -117,7 +116,7 @@ class Predictor:
         """
         row = partial(self._caption_row, question=question)
         answers = self._ask(pictures, regions, row, max_new_tokens)
-        return [self._predictions(picture, each, []) for picture, each in zip(pictures, answers)]
+        return self._predictions(pictures, answers, {})
 
     def _ask(self, pictures: Sequence[Picture], subjects: Sequence[Sequence], row: Callable[[Any, range], Row],
              max_new_tokens: int, forced: str | None = None) -> list[list[Answer]]:
@@ -130,7 +129,9 @@ class Predictor:
             return [[] for _ in pictures]
         tiles = torch.cat([picture.tiles for picture in pictures]).to(self.network.device)
         features = self.network.mlp1(self.network.encode_vision(tiles))
-        answers = iter(answer_rows(self.network, self.vocabulary, rows, features, max_new_tokens, forced, self.poll))
+        decoder = self.decoder and forced is None and self.decoder.of(self.network, self.vocabulary)
+        answers = iter(answer_rows(self.network, self.vocabulary, rows, features, max_new_tokens, forced, self.poll,
+                                   decoder or None))
         return [[next(answers) for _ in each] for each in subjects]
 
     def _segmentation_row(self, text: str, images: range) -> Row:
@@ -140,16 +141,37 @@ class Predictor:
         return self.text_rows.description_question(images, region_grid(region, self.network.config.region_grid),
                                                    question)
 
-    def _predictions(self, picture: Picture, answers: Sequence[Answer], maps: Sequence[torch.Tensor]
-                     ) -> list[Prediction]:
-        spoken = [number for number, each in enumerate(answers) if len(each.seg_embeds)] if maps else []
-        masks = torch.zeros(len(answers), *picture.size, dtype=torch.bool)
-        logits: dict[int, torch.Tensor] = {}
-        if spoken:
-            size = self.network.config.grounding_size
-            decoded = self.network.decode_masks(maps, torch.stack([answers[number].seg_embeds[0] for number in spoken])
-                                                [None])
-            masks[spoken] = binary_masks(decoded, (size, size), picture.size)[0].cpu()
-            logits = dict(zip(spoken, decoded[0].cpu()))
-        return [Prediction(each.text, each.ended, len(each.seg_embeds) > 0, mask, logits.get(number))
-                for number, (each, mask) in enumerate(zip(answers, masks))]
+    def _masks(self, pictures: Sequence[Picture], answers: Sequence[Sequence[Answer]]) -> Masks:
+        """Of each answer with ``[SEG]``, by the numbers of its picture and of the answer.
+
+        All are decoded at once, and the host waits for all at once.
+        """
+        said = [(index, number) for index, each in enumerate(answers) for number, answer in enumerate(each)
+                if len(answer.seg_embeds)]
+        if not said:
+            return {}
+        network, size = self.network, self.network.config.grounding_size
+        # Pictures without any [SEG] need no masks, and so no encoding.
+        spoken = sorted({index for index, _ in said})
+        maps = network.encode_grounding(torch.stack([pictures[index].grounding for index in spoken]).to(network.device))
+        embeds = torch.stack([answers[index][number].seg_embeds[0] for index, number in said])
+        image_of_row = on_device([spoken.index(index) for index, _ in said], embeds.device)
+        logits = network.decode_masks(maps, embeds[:, None], image_of_row)[:, 0]
+        counts = [sum(index == each for index, _ in said) for each in spoken]
+        sizes = [pictures[index].size for index in spoken]
+        masks = [binary_masks(of_picture[None], (size, size), original)[0].flatten()
+                 for of_picture, original in zip(logits.split(counts), sizes)]
+        on_host = torch.cat(masks).cpu().split([mask.numel() for mask in masks])
+        shaped = [mask for flat, count, original in zip(on_host, counts, sizes) for mask in flat.view(count, *original)]
+        return dict(zip(said, zip(shaped, logits)))
+
+    @staticmethod
+    def _predictions(pictures: Sequence[Picture], answers: Sequence[Sequence[Answer]], masks: Masks
+                     ) -> list[list[Prediction]]:
+        predictions = []
+        for index, (picture, each) in enumerate(zip(pictures, answers)):
+            nothing = torch.zeros(picture.size, dtype=torch.bool), None
+            predictions.append([
+                Prediction(answer.text, answer.ended, len(answer.seg_embeds) > 0, *masks.get((index, number), nothing))
+                for number, answer in enumerate(each)])
+        return predictions

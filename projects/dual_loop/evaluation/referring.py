@@ -1,7 +1,7 @@
 """Referring segmentation as published numbers are made: every sentence, masks at the size of the picture."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,7 @@ from llava_sam2.portable import prompts
 from .attribute_accuracy import has_new_name
 from .batches import answer_in_batches
 from .loading import Loaded
-from .predictor import Picture, Predictor
+from .predictor import Picture, Prediction
 from .processes import Processes
 from .results import assemble_results
 from .scores import MaskScores, mask_metrics, part_metrics
@@ -129,23 +129,11 @@ def evaluate_referring(
         ValueError, FileNotFoundError: see :class:`ReferringBatches`.
     """
     processes = processes or Processes()
-    predictor = Predictor(loaded.network, loaded.vocabulary)
+    predictor = loaded.predictor()
     batches = ReferringBatches(dataset, predictor.prepare, batch_size, max_images, max_texts_per_image)
 
     def answer(batch: Sentences) -> list[dict]:
-        predictions = predictor.segment(batch.pictures, batch.texts, max_new_tokens, protocol)
-        samples = []
-        for image, ids, texts, kinds, targets, said in zip(batch.images, batch.sample_ids, batch.texts, batch.kinds,
-                                                           batch.targets, predictions):
-            scores = MaskScores()
-            scores.add(torch.stack([each.mask for each in said]), targets)
-            samples += [
-                dict(image=image, sample_id=sample_id, text=text, intersection=intersection, union=union,
-                     seg=each.has_seg, answer=each.text, **part_of(text, kind))
-                for sample_id, text, kind, intersection, union, each in zip(
-                    ids, texts, kinds, scores.intersections, scores.unions, said)
-            ]
-        return samples
+        return score_sentences(batch, predictor.segment(batch.pictures, batch.texts, max_new_tokens, protocol))
 
     started = time.perf_counter()
     samples = answer_in_batches(batches, answer, len(batches.rows), processes, num_workers, dataset.split)
@@ -158,6 +146,22 @@ def evaluate_referring(
         prompt=prompts.REFERRING_QUESTION.format(class_name='{}'), batch_size=batch_size,
         max_new_tokens=max_new_tokens, timing=processes.timing(time.perf_counter() - started, len(samples)),
     )
+
+
+def score_sentences(batch: Sentences, predictions: Sequence[Sequence[Prediction]]) -> list[dict]:
+    """The samples of a batch as they stand in the results."""
+    samples = []
+    for image, ids, texts, kinds, targets, said in zip(batch.images, batch.sample_ids, batch.texts, batch.kinds,
+                                                       batch.targets, predictions):
+        scores = MaskScores()
+        scores.add(torch.stack([each.mask for each in said]), targets)
+        samples += [
+            dict(image=image, sample_id=sample_id, text=text, intersection=intersection, union=union,
+                 seg=each.has_seg, answer=each.text, **part_of(text, kind))
+            for sample_id, text, kind, intersection, union, each in zip(
+                ids, texts, kinds, scores.intersections, scores.unions, said)
+        ]
+    return samples
 
 
 def part_of(text: str, kind: str | None) -> dict[str, str]:

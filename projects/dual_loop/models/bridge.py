@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 
 from llava_sam2.portable.sequences import on_device
 from llava_sam2.portable.vocabulary import Vocabulary
+from llava_sam2.randomness import exponential
 
 
 class _HardLookup(torch.autograd.Function):
@@ -79,7 +80,7 @@ class CaptionBridge:
     def __call__(
         self,
         logits: Sequence[torch.Tensor],
-        generators: Sequence[torch.Generator],
+        keys: torch.Tensor,
         weight: torch.Tensor,
         vocabulary: Vocabulary,
     ) -> BridgeOutput:
@@ -87,7 +88,7 @@ class CaptionBridge:
 
         Args:
             logits: per row, (n, V) at the caption positions.
-            generators: one per row, on the device of the logits; a row's noise depends on its own alone.
+            keys: (R,) int64, on the device of the logits; a row's noise depends on its own key alone.
             weight: (V, D) embedding matrix; gets a gradient only when it is trained.
             vocabulary: says which tokens a caption may contain and which form follows a space.
         """
@@ -96,11 +97,9 @@ class CaptionBridge:
         # fp32: in bf16 the noise takes 1 836 distinct values and never exceeds 5.53.
         scores = torch.cat(list(logits)).float().masked_fill(vocabulary.on('not_in_caption', device), float('-inf'))
         values, candidates = scores.topk(min(self.topk, len(vocabulary.ordinary_ids)), dim=-1)
-        noise = torch.cat([
-            -torch.empty(n, values.shape[1], device=device).exponential_(generator=generator).log()
-            for n, generator in zip(lengths, generators)
-        ])
-        noisy = values + noise
+        rows, places = on_device(
+            [(row, place) for row, length in enumerate(lengths) for place in range(length)], device).unbind(1)
+        noisy = values - exponential(keys[rows], values.shape[1], places).log()
         hard = noisy.argmax(dim=-1)
         probs = (noisy / self.tau).softmax(dim=-1)
         # The text before the slot ends without a space, so the first caption token brings it along.

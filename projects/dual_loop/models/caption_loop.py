@@ -1,6 +1,7 @@
 """Loop 2: caption to mask' to caption."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,18 +51,17 @@ class CaptionLoop(Loop):
                 poll: Callable[[], None] | None = None) -> dict[str, Any]:
         self.refuse_missing_captions(data)
         base, captions = model.base, data['captions']
-        images = base.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
+        image2 = data['image2'].tolist()
+        images = base.encode(data['pixel_values'], data['g_pixel_values'], image2)
         rows = [
-            base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), captions[row], self.max_caption_len)
-            for row, sample_id in enumerate(data['sample_ids'])
+            base.text_rows.segmentation(step, *each, self.max_caption_len)
+            for each in zip(data['sample_ids'], image2, captions)
         ]
         batch, hidden_states = base.read_rows(rows, images)
-        logits = base.segment(rows, hidden_states, images)
+        with nullcontext() if self.mask_weight else torch.no_grad():
+            logits = base.segment(rows, hidden_states, images)
         regions = predicted_regions(logits.detach(), base.config.region_grid)
-        described = [
-            base.text_rows.description(int(data['image2'][row]), region, captions[row])
-            for row, region in enumerate(regions.cpu())
-        ]
+        described = [base.text_rows.description(*each) for each in zip(image2, regions.cpu(), captions)]
         caption_batch, caption_states = base.read_rows(described, images)
         weights = usable_weights(data)
         parts = dict(
@@ -70,8 +70,7 @@ class CaptionLoop(Loop):
         )
         loss = parts['caption'] + self.answer_weight * parts['answer']
         if self.mask_weight:
-            points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
-            mask, dice = base.mask_losses(logits, data['masks2'], points)
+            mask, dice = base.mask_losses(logits, data['masks2'], base.keys(step, 'points', data['sample_ids']))
             parts['mask'] = weights @ (mask + dice)
             loss = loss + self.mask_weight * parts['mask']
         output = dict(loss=loss) | detached(parts)

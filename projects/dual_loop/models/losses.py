@@ -10,17 +10,17 @@ from llava_sam2.portable.sequences import on_device
 
 
 def positions_loss(
-    logits: Sequence[torch.Tensor], targets: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    logits: torch.Tensor, targets: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Cross-entropy (R,) of each row at its given positions.
 
     Args:
-        logits: per row, (n, V).
+        logits: (N, V), of all rows one after the other.
         targets: per row, n token ids.
         positions: per row, the positions that count; a row without any gets 0.
     """
-    starts = accumulate((len(part) for part in logits), initial=0)
+    starts = accumulate(map(len, targets), initial=0)
     chosen = [(start + place, row[place], number) for number, (start, row, places)
               in enumerate(zip(starts, targets, positions)) for place in places]
-    where, labels, rows = on_device(chosen, logits[0].device).long().view(-1, 3).unbind(1)
-    return token_cross_entropy(torch.cat(list(logits))[where], labels, rows, len(logits))
+    where, labels, rows = on_device(chosen, logits.device).long().view(-1, 3).unbind(1)
+    return token_cross_entropy(logits[where], labels, rows, len(targets))

@@ -97,8 +97,9 @@ class MaskLoop(Loop):
                   for data in batches]
         pseudo = [[row for row, caption in enumerate(data['captions']) if caption is None] for data in batches]
         before = list(accumulate((len(each.vision) for each in images), initial=0))
-        asked = [(start + int(data['image1'][row]), data['prompt_masks'][row])
-                 for start, data, rows in zip(before, batches, pseudo) for row in rows]
+        asked = [(start + image1[row], data['prompt_masks'][row])
+                 for start, data, rows in zip(before, batches, pseudo)
+                 for image1 in [data['image1'].tolist()] for row in rows]
         seconds, taught = 0.0, iter(())
         if asked:
             started = time.perf_counter()
@@ -134,17 +135,15 @@ class MaskLoop(Loop):
                 for row, caption in zip(pseudo, sampled):
                     captions[row] = base.vocabulary.decode(caption).strip()
         rows = [
-            base.text_rows.segmentation(step, sample_id, int(data['image2'][row]), soft.get(row, captions[row]),
-                                        self.max_caption_len)
-            for row, sample_id in enumerate(data['sample_ids'])
+            base.text_rows.segmentation(step, sample_id, image, soft.get(row, captions[row]), self.max_caption_len)
+            for row, (sample_id, image) in enumerate(zip(data['sample_ids'], data['image2'].tolist()))
         ]
         batch, hidden_states = base.read_rows(rows, images)
         logits = base.segment(rows, hidden_states, images)
-        points = [base.generator(step, 'points', sample_id) for sample_id in data['sample_ids']]
-        mask, dice = base.mask_losses(logits, data['masks2'], points)
+        mask, dice = base.mask_losses(logits, data['masks2'], base.keys(step, 'points', data['sample_ids']))
         parts |= dict(mask=weights @ mask, dice=weights @ dice, answer=weights @ base.token_loss(batch, hidden_states))
         loss = parts['mask'] + parts['dice'] + self.answer_weight * parts['answer']
-        if 'denoise' in parts:
+        if self.denoise_weight and 'denoise' in parts:
             loss = loss + self.denoise_weight * parts['denoise']
         output = dict(loss=loss) | detached(parts) | figures
         if preview:
@@ -162,23 +161,21 @@ class MaskLoop(Loop):
             Per row the soft caption and its sampled ids; the denoising loss (P,); figures.
         """
         base, vocabulary = model.base, model.base.vocabulary
-        rows, replaced = [], []
-        for row, caption in zip(pseudo, ids):
-            generator = base.generator_cpu(step, 'corruption', data['sample_ids'][row])
-            corrupted, positions = corrupt(caption, self.mask_ratio, vocabulary.ordinary_ids, generator)
-            rows.append(base.text_rows.description(int(data['image1'][row]), data['prompt_masks'][row], corrupted))
-            replaced.append(positions)
+        samples, image1 = [data['sample_ids'][row] for row in pseudo], data['image1'].tolist()
+        corrupted, replaced = corrupt(ids, self.mask_ratio, vocabulary.ordinary_ids,
+                                      base.keys(step, 'corruption', samples, 'cpu'))
+        rows = [base.text_rows.description(image1[row], data['prompt_masks'][row], caption)
+                for row, caption in zip(pseudo, corrupted)]
         batch, hidden_states = base.read_rows(rows, images)
         # Position i of the caption is predicted by the state one before it.
-        spans = [
-            hidden_states[index, len(row.input_ids) - len(caption) - 1 : len(row.input_ids) - 1]
-            for index, (row, caption) in enumerate(zip(rows, ids))
-        ]
-        lengths = [len(caption) for caption in ids]
-        logits = list(base.logits(torch.cat(spans)).split(lengths))
-        noise = [base.generator(step, 'gumbel', data['sample_ids'][row]) for row in pseudo]
-        bridged = self.bridge(logits, noise, base.network.token_embeddings(), vocabulary)
-        denoise = positions_loss(logits, ids, replaced)
+        width = hidden_states.shape[1]
+        before = [number * width + len(row.input_ids) - len(caption) - 1 + place
+                  for number, (row, caption) in enumerate(zip(rows, ids)) for place in range(len(caption))]
+        states = hidden_states.flatten(0, 1)[on_device(before, hidden_states.device)]
+        logits = base.logits(states)
+        bridged = self.bridge(logits.split([len(caption) for caption in ids]), base.keys(step, 'gumbel', samples),
+                              base.network.token_embeddings(), vocabulary)
+        denoise = positions_loss(logits if self.denoise_weight else logits.detach(), ids, replaced)
         figures = dict(bridge_entropy=bridged.entropy, bridge_agreement=bridged.agreement)
         return bridged.embeds, bridged.ids, denoise, figures
 

@@ -68,14 +68,18 @@ class Teacher:
     def active(self) -> Iterator[None]:
         """Let the student's modules run with the teacher's values, without dropout."""
         training = self.student.training
-        for name, parameter in self.parameters.items():  # moved or cast since the copy was made
-            self.values[name] = self.values[name].to(parameter)
-        with swapped(self.parameters, self.values):
+        with swapped(*self._present()):
             self.student.eval()
             try:
                 yield
             finally:
                 self.student.train(training)
+
+    def _present(self) -> tuple[dict[str, nn.Parameter], dict[str, torch.Tensor]]:
+        """Parameters of the caption path, and their values in the type and place that these have now."""
+        for name, parameter in self.parameters.items():
+            self.values[name] = self.values[name].to(parameter)
+        return self.parameters, self.values
 
     @torch.no_grad()
     def describe(
@@ -100,9 +104,9 @@ class Teacher:
         banned = dict(forbidden=vocabulary.on('cannot_continue', device),
                       forbidden_first=vocabulary.on('cannot_begin', device))
         if self.static:
-            with self.active():
+            with swapped(*self._present()):  # nothing that is read so has dropout
                 features = student.project(images)
-            return self._static_decoder().decode(student.pad(rows), features, max_caption_len, poll=poll, **banned)
+                return self._static_decoder().decode(student.pad(rows), features, max_caption_len, poll=poll, **banned)
         with self.active(), student.precision():
             return greedy_decode(student.network, student.pad(rows, side='left'), student.project(images), vocabulary,
                                  max_caption_len, poll=poll, **banned)
@@ -110,11 +114,13 @@ class Teacher:
     def _static_decoder(self) -> StaticDecoder:
         """With the present values."""
         student = self.student
-        if self._decoder is None or self._decoder.device != student.network.device:
+        if self._decoder is None or self._decoder.stale:
             compiled = student.network.device.type == 'cuda' if self.compile is None else self.compile
+            self._decoder = None  # before another one takes its memory
             self._decoder, self._merged = StaticDecoder(student.network, student.vocabulary, compiled), False
         if not self._merged:
-            self._decoder.merge({parameter: self.values[name] for name, parameter in self.parameters.items()})
+            parameters, values = self._present()
+            self._decoder.merge({parameter: values[name] for name, parameter in parameters.items()})
             self._merged = True
         return self._decoder
 

@@ -25,8 +25,8 @@ UNNAMED = -100
 class WordsLoop(Loop):
     """The words of a caption from its region, and the region from the words.
 
-    Words are given in kinds, such as colours, of which an object has one. A region's tokens, averaged, are compared with
-    the embeddings of all words of a kind; the one that the caption says should be nearest. (With all words in one
+    Words are given in kinds, such as colours, of which an object has one. A region's tokens, averaged, are compared
+    with the embeddings of all words of a kind; the one that the caption says should be nearest. (With all words in one
     distribution colours had 0.69 where they had 0.96 so, after as many steps.) The embeddings of the words that the
     caption says, averaged, stand where the ``[SEG]`` state would, and the mask decoder should find the region.
 

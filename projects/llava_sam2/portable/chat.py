@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 
 # transformers copies only the files that this one imports itself; some are needed by the others alone.
+from .aligned_head import head_logits  # noqa: F401
 from .answers import answer_rows
 from .configuration import Sa2VAConfig, config_of_folder
 from .generation import Decoded  # noqa: F401
@@ -38,7 +39,9 @@ from .regions import region_grid, region_masks
 from .released import fill, plan_release, refuse_unmerged, write_tensors
 from .rows import chat_row
 from .sequences import Row  # noqa: F401
-from .static_decoding import StaticDecoder  # noqa: F401
+from .shared_prefixes import shared_prefixes  # noqa: F401
+from .static_decoding import KeptDecoder
+from .static_layers import obstacle  # noqa: F401
 from .stored import open_tensors  # noqa: F401
 from .templates import ChatTemplate
 from .video_memory import expected_video_memory  # noqa: F401
@@ -72,6 +75,9 @@ class Sa2VAChatModel(Sa2VANetwork):
         self.carried: dict[str, torch.Tensor] = {}
         self.generation_config = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         self._vocabulary: Vocabulary | None = None
+        #: Decodes with a cache and, on a GPU, a captured graph of its own; None decodes plainly, and
+        #: ``KeptDecoder(compile=True)`` takes seconds at the first question and a third less for each token.
+        self.decoder: KeptDecoder | None = KeptDecoder()
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -116,7 +122,8 @@ class Sa2VAChatModel(Sa2VANetwork):
         row = chat_row(vocabulary, prompt, range(len(pixels)), regions)
         features = self._features(pixels)
         limit = max_new_tokens or self.generation_config.max_new_tokens or MAX_NEW_TOKENS
-        (said,) = answer_rows(self, vocabulary, [row], features, limit)
+        decoder = self.decoder and self.decoder.of(self, vocabulary)
+        (said,) = answer_rows(self, vocabulary, [row], features, limit, decoder=decoder)
         return dict(prediction=said.text, prediction_masks=self._masks(said.seg_embeds, frames))
 
     def _vocabulary_of(self, tokenizer: PreTrainedTokenizerBase | None) -> Vocabulary:
@@ -174,6 +181,12 @@ class Sa2VAChatModel(Sa2VANetwork):
         )
 
     # -- weights ----------------------------------------------------------------------------------------------------
+
+    def _apply(self, *args, **options) -> 'Sa2VAChatModel':
+        """What moves or casts the model; the decoder's memory does not stay behind."""
+        if self.decoder is not None:
+            self.decoder.forget()
+        return super()._apply(*args, **options)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

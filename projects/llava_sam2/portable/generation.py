@@ -13,7 +13,7 @@ from .vocabulary import Vocabulary
 
 #: Without cuDNN's attention, which for a single query and bf16 gives other last bits at each run (torch 2.11, H200: the
 #: states differed by 0.1 from the second token on), so that tokens flip. The others are as fast here.
-_REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass
@@ -114,7 +114,7 @@ def greedy_decode(
     for step in range(max_new_tokens + vocabulary.num_terminator_tokens):
         if poll is not None:
             poll()
-        with sdpa_kernel(_REPEATABLE):
+        with sdpa_kernel(REPEATABLE):
             hidden = network.language_model.model(
                 **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache,
                 use_cache=True,

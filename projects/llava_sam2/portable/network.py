@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import InternVLVisionModel, PreTrainedModel, Qwen2ForCausalLM, Sam2Model
 
+from .aligned_head import head_logits
 from .configuration import Sa2VAConfig, sam2_config
 from .idle_attention import leave_out_idle_attention
 from .image_processing import normalise
@@ -124,7 +125,7 @@ class Sa2VANetwork(PreTrainedModel):
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Next-token logits (..., V) of the given states only; no caller needs the head on every position."""
-        return self.language_model.lm_head(hidden_states)
+        return head_logits(self.language_model.lm_head, hidden_states)
 
     def token_embeddings(self) -> torch.Tensor:
         """The embedding matrix (V, D) as it is used in the forward pass."""
@@ -132,12 +133,14 @@ class Sa2VANetwork(PreTrainedModel):
 
     # -- masks ----------------------------------------------------------------------------------------------------
 
-    def decode_masks(self, feature_maps: Sequence[torch.Tensor], seg_embeds: torch.Tensor) -> torch.Tensor:
+    def decode_masks(self, feature_maps: Sequence[torch.Tensor], seg_embeds: torch.Tensor,
+                     image_of_row: torch.Tensor | None = None) -> torch.Tensor:
         """Mask logits from ``[SEG]`` embeddings; every image stands alone, without memory.
 
         Args:
             feature_maps: three maps of I images, see :meth:`encode_grounding`.
             seg_embeds: (I, N, d), N objects an image share its features through SAM 2's point-batch axis.
+            image_of_row: (R,) the image of each row, for ``seg_embeds`` (R, N, d) and logits (R, N, G/4, G/4).
 
         Returns:
             (I, N, G/4, G/4) logits of the selected mask. The object score does not gate it.
@@ -145,18 +148,21 @@ class Sa2VANetwork(PreTrainedModel):
         sam, decoder = self.grounding_encoder, self.grounding_encoder.mask_decoder
         fine, middle, coarse = feature_maps
         num_images, num_objects, _ = seg_embeds.shape
+        images = [coarse + sam.no_memory_embedding.view(1, -1, 1, 1), decoder.conv_s0(fine), decoder.conv_s1(middle)]
+        if image_of_row is not None:
+            images = [each[image_of_row] for each in images]
         # What the prompt encoder returns for one point of label -1 and its padding point: two "not a point" tokens.
         not_a_point = sam.prompt_encoder.not_a_point_embed.weight.expand(num_images, num_objects, 2, -1)
         sparse = torch.cat([not_a_point, seg_embeds[:, :, None].to(not_a_point.dtype)], dim=2)
         dense = sam.prompt_encoder.no_mask_embed.weight[..., None, None].expand(num_images, -1, *coarse.shape[-2:])
         positions = sam.get_image_wide_positional_embeddings()  # in fp32, also where the maps are bf16
         masks, predicted_iou, _, _ = decoder(
-            image_embeddings=coarse + sam.no_memory_embedding.view(1, -1, 1, 1),
+            image_embeddings=images[0],
             image_positional_embeddings=positions.to(coarse.dtype).expand(num_images, -1, -1, -1),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=True,
-            high_resolution_features=[decoder.conv_s0(fine), decoder.conv_s1(middle)],
+            high_resolution_features=images[1:],
         )
         if self.config.mask_selection == 'single':
             return masks[:, :, 0]

@@ -34,15 +34,16 @@ class Row:
         if len(self.input_ids) != len(self.labels):
             raise ValueError(f'{len(self.input_ids)} tokens but {len(self.labels)} labels')
 
-    def visual_index(self, num_image_tokens: int) -> torch.Tensor:
+    def visual_index(self, num_image_tokens: int) -> np.ndarray:
         """(K,) which of the batch's image features, counted through all images, fill the row's image tokens."""
         images = [self.image] if isinstance(self.image, int) else list(self.image)
-        tokens = torch.arange(num_image_tokens)
+        tokens = np.arange(num_image_tokens)
         index = [tokens[:0]] + [tokens + image * num_image_tokens for image in images]
         # The whole image first, then the cells of each region once more.
-        for region in () if self.region is None else self.region.reshape(-1, num_image_tokens):
-            index.append(region.nonzero()[:, 0] + images[-1] * num_image_tokens)
-        return torch.cat(index)
+        if self.region is not None:
+            cells = np.flatnonzero(self.region.numpy())  # of all regions, one after the other
+            index.append(cells % num_image_tokens + images[-1] * num_image_tokens)
+        return np.concatenate(index)
 
 
 @dataclass
@@ -107,7 +108,7 @@ def pad_rows(
         if row.soft is not None:
             slots[index, start + row.slot : start + row.slot + len(row.soft)] = True
         starts.append(start)
-        visual.append(row.visual_index(num_image_tokens).numpy())
+        visual.append(row.visual_index(num_image_tokens))
         if (found := row.input_ids.count(image_token_id)) != len(visual[-1]):
             raise ValueError(f'row {index} has {found} image tokens, but its image and region have {len(visual[-1])}')
     targets = labels != IGNORE

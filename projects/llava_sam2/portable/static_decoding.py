@@ -3,57 +3,118 @@
 Reading all weights once per token is what a small batch cannot go below. The plain way (``generation.greedy_decode``)
 spends ten to thirty times as long on launching kernels: LoRA unmerged, a cache that grows, a mask that is built anew.
 Rows are padded on the right here, so a row's position is its column: prompts are read by plain causal attention without
-a mask, and each new token takes the place of the row's first padding.
+a mask, and each new token takes the place of the row's first padding. What rows about one picture have in common is
+read once.
+
+What a row says is a function of its batch, and not of what was decoded before: batches of one size are computed alike.
 """
 
+import threading
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 
-from .generation import Decoded, Transcript
+from .generation import REPEATABLE, Decoded, Transcript
 from .network import Sa2VANetwork
-from .sequences import Batch, on_device
+from .sequences import Batch, Row, on_device
+from .shared_prefixes import Prefixes, shared_prefixes
+from .static_layers import (
+    StaticLayer,
+    finish,
+    layer_step,
+    obstacle,
+    project,
+    rest_attention,
+    rms_norm,
+    rotate,
+    signature,
+)
 from .vocabulary import Vocabulary
 
-#: Tokens between two looks of the host at what was said. Two such pieces may be computed in vain.
-PIECE = 8
-#: Caches are as long as a multiple of this, so that a graph serves prompts of many lengths.
+#: Tokens between two looks of the host at what was said. Up to two such pieces are computed in vain.
+PIECE = 2
+#: Room for prompt and answer is a multiple of this, so that a graph serves prompts of many lengths.
 LENGTH_STEP = 256
 #: Up to so many rows attention as plain products is faster than the flash kernel (H100: 3.8 against 3.9 ms a token with
 #: 2 rows, 5.1 against 4.5 ms with 16).
 FEW_ROWS = 4
 
 
+@dataclass
+class _Room:
+    """Where batches of one size are decoded: caches (R, L, groups, d) of the layers, and the state of a step.
+
+    Attributes:
+        caches: keys and values of each layer.
+        token, position: (R,) last token of each row, and its position.
+        said: (L, R) all tokens since the prompt.
+        states: (L, R, D) final states at these; None if nobody asks.
+        count: (1,) how many there are.
+        row: (R,) numbers.
+        step: the next token of all rows, given how many columns are in use.
+    """
+
+    caches: list[tuple[Tensor, Tensor]]
+    token: Tensor
+    position: Tensor
+    said: Tensor
+    states: Tensor | None
+    count: Tensor
+    row: Tensor
+    step: Callable[[int], None]
+
+
 class StaticDecoder:
     """A decoder with caches of its own, and with a merged copy of the layers where they carry LoRA.
 
-    Memory: with LoRA the decoder layers once more, and rows * length of keys and values. Graphs are captured on first
-    use for each power of two of rows; on the CPU the same steps run without a graph.
+    Memory: rows * length of keys and values; with LoRA the decoder layers once more, without it no weights. Graphs are
+    captured on first use for each power of two of rows and each multiple of ``LENGTH_STEP``; on the CPU the same steps
+    run without a graph.
 
     Args:
-        network: the network to decode with.
+        network: the network to decode with, in evaluation mode.
         vocabulary: tables of the tokenizer.
-        compile: compile the step of a decoder layer (inductor; a few seconds for each power of two of rows).
+        compile: on a GPU, compile the step of a decoder layer (inductor; some seconds for each graph).
+        rows: a graph has at least so many: a last batch that is smaller is decoded by the graph of the others.
+        states: keep the final states of what is said, see :meth:`states_at`.
+
+    Attributes:
+        lock: for threads that share it, to be held from :meth:`decode` to the last :meth:`states_at`.
 
     Raises:
-        ValueError: the network is not one that can be decoded so, see :func:`obstacle`.
+        ValueError: the network is not one that can be decoded so, see :func:`~.static_layers.obstacle`.
     """
 
-    def __init__(self, network: Sa2VANetwork, vocabulary: Vocabulary, compile: bool = False):
+    @torch.inference_mode(False)  # what is made inside one cannot be written outside of it
+    def __init__(self, network: Sa2VANetwork, vocabulary: Vocabulary, compile: bool = False, rows: int = 1,
+                 states: bool = False):
         if reason := obstacle(network):
             raise ValueError(f'no static decoding: {reason}')
-        self.network, self.vocabulary, self.compile = network, vocabulary, compile
+        self.network, self.vocabulary, self.least_rows, self.states = network, vocabulary, rows, states
+        self.signature, self.lock = signature(network), threading.Lock()
         model, config = network.language_model.model, network.language_model.config
-        self.layers = [_Layer(layer) for layer in model.layers]
+        self.layers = [StaticLayer(layer) for layer in model.layers]
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.size = model.layers[0].self_attn.head_dim
-        self.device = network.device
-        self.rows = self.length = 0
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.positions = config.max_position_embeddings
+        self.device = network.token_embeddings().device
+        self.graphed = self.device.type == 'cuda'
+        self.compile = compile and self.graphed
+        self.cells = self.length = 0
+        self.rooms: dict[tuple[int, int], _Room] = {}
+        self.banned = torch.zeros(vocabulary.size, dtype=torch.bool, device=self.device)
         self.merge()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the network has moved, or was cast, or has other modules or weights than it had."""
+        return self.signature != signature(self.network)
 
     @torch.no_grad()
     def merge(self, values: Mapping[nn.Parameter, Tensor] | None = None) -> None:
@@ -64,6 +125,10 @@ class StaticDecoder:
         """
         for layer in self.layers:
             layer.merge(values or {})
+
+    def most_new_tokens(self, rows: Sequence[Row]) -> int:
+        """How long answers to prompts can be at most; below 1 if the model has too few positions."""
+        return self.positions - max(len(row.input_ids) for row in rows) - self.vocabulary.num_terminator_tokens
 
     @torch.no_grad()
     def decode(
@@ -83,235 +148,235 @@ class StaticDecoder:
         """
         if any(batch.starts):
             raise ValueError('StaticDecoder needs prompts padded on the right')
-        count, limit = len(batch.rows), max_new_tokens + self.vocabulary.num_terminator_tokens
-        self._reserve(count, batch.input_ids.shape[1] + limit)
-        rows = 1 << (count - 1).bit_length()
+        (count, width), limit = batch.input_ids.shape, max_new_tokens + self.vocabulary.num_terminator_tokens
+        room = self.room = self._room(count, width + limit)
         self.banned.zero_() if forbidden is None else self.banned.copy_(forbidden)
-        step = self._captured(rows)
-        self._read(batch, image_features, self.banned if forbidden_first is None else
-                   forbidden_first.to(self.banned.device))
+        self._read(room, batch, image_features, self.banned if forbidden_first is None else
+                   forbidden_first.to(self.device))
         transcript = Transcript(count, self.vocabulary, max_new_tokens, stop_ids)
-        piece = PIECE if self.token.is_cuda else 1
+        piece = PIECE if self.graphed else 1
         pending: list[Callable[[], list[list[int]]]] = []
         for start in range(0, limit, piece):
             if poll is not None:
                 poll()
             stop = min(start + piece, limit)
-            for _ in range(start, stop):
-                step()
+            for place in range(start, stop):
+                room.step(width + place + 1)
             # Looked at while the next piece is running, so that the device does not wait for the host.
-            pending.append(_fetched(self.said[start:stop, :count]))
-            if len(pending) > 1 or not self.token.is_cuda:
-                for tokens in pending.pop(0)():
-                    transcript.add(tokens)
+            pending.append(_fetched(room.said[start:stop, :count]))
+            if len(pending) > 1 or not self.graphed:
+                _add(transcript, pending.pop(0)())
                 if transcript.finished:
                     break
-        for fetched in pending:
-            for tokens in fetched():
-                transcript.add(tokens)
+        while pending and not transcript.finished:
+            _add(transcript, pending.pop(0)())
         return transcript.decoded()
+
+    def states_at(self, rows: Sequence[int], places: Sequence[int]) -> Tensor:
+        """(N, D) final states of the last batch at tokens that were said: of each its row and its place in the answer.
+
+        They are those that a pass over prompt and answer gives there, but for rounding.
+        """
+        return self.room.states[on_device(places, self.device), on_device(rows, self.device)]
 
     # -- what is fixed between tokens -------------------------------------------------------------------------------
 
-    def _reserve(self, rows: int, length: int) -> None:
-        """Make room for so many rows and tokens; what was captured for less is forgotten."""
-        longest = self.network.language_model.config.max_position_embeddings
-        if length > longest:
-            raise ValueError(f'prompt and answer take {length} tokens, but the language model has {longest} positions')
-        if rows <= self.rows and length <= self.length:
-            return
-        like = self.network.token_embeddings().detach()
-        self.graphs.clear()
-        self.rows = max(self.rows, 1 << (rows - 1).bit_length())
-        self.length = max(self.length, min(longest, -(-length // LENGTH_STEP) * LENGTH_STEP))
-        shape = (self.rows, self.length, self.groups, self.size)
-        self.caches = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
-        self.column = torch.arange(self.length, device=like.device)
-        cos, sin = self.network.language_model.model.rotary_emb(like, self.column[None])
-        self.cos, self.sin = cos[0].to(like.dtype), sin[0].to(like.dtype)
-        # The state of a step: last token, its position, and all that was said since the prompt.
-        self.token, self.position = (torch.zeros(self.rows, dtype=torch.long, device=like.device) for _ in range(2))
-        self.said = torch.zeros(self.length, self.rows, dtype=torch.long, device=like.device)
-        self.count = torch.zeros(1, dtype=torch.long, device=like.device)
-        self.row = torch.arange(self.rows, device=like.device)
-        self.banned = torch.zeros(self.vocabulary.size, dtype=torch.bool, device=like.device)
+    @torch.inference_mode(False)  # which turns gradients on
+    @torch.no_grad()
+    def _room(self, count: int, length: int) -> _Room:
+        """The room for so many rows and tokens, empty."""
+        if length > self.positions:
+            raise ValueError(f'prompt and answer take {length} tokens, but the language model has {self.positions} '
+                             'positions')
+        rows = 1 << (max(count, self.least_rows) - 1).bit_length() if self.graphed else count
+        length = min(self.positions, -(-length // LENGTH_STEP) * LENGTH_STEP)
+        if rows * length > self.cells or length > self.length:
+            self._reserve(rows * length, length)
+        if (rows, length) not in self.rooms:
+            self.rooms[rows, length] = self._furnished(rows, length)
+        # Else what overflowed once would be there for ever: zero times infinity is no zero.
+        self.store[:, : rows * length].zero_()
+        return self.rooms[rows, length]
 
-    def _captured(self, rows: int) -> Callable[[], None]:
-        if not self.token.is_cuda:
-            return lambda: self._step(rows)
-        if rows not in self.graphs:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    self.position.zero_(), self.count.zero_()
-                    self._step(rows)
-            torch.cuda.current_stream().wait_stream(stream)
-            self.position.zero_(), self.count.zero_()
-            self.graphs[rows] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[rows]):
-                self._step(rows)
-        return self.graphs[rows].replay
+    def _reserve(self, cells: int, length: int) -> None:
+        """Memory for so many tokens in all and in a row; what was captured for less is forgotten."""
+        self.rooms.clear()
+        like = self.network.token_embeddings().detach()
+        self.cells, self.length = max(self.cells, cells), max(self.length, length)
+        self.store = self.heard = None  # before the larger ones are made
+        self.store = like.new_zeros(2 * len(self.layers), self.cells, self.groups, self.size)
+        self.heard = like.new_zeros(self.cells, like.shape[1]) if self.states else None
+        self.column = torch.arange(self.length, device=like.device)
+        rotary = self.network.language_model.model.rotary_emb
+        rotary(like, self.column[None, :1])  # dynamic ones keep the frequencies of longer texts until a short one comes
+        cos, sin = rotary(like, self.column[None])
+        self.cos, self.sin = cos[0].to(like.dtype), sin[0].to(like.dtype)
+
+    def _furnished(self, rows: int, length: int) -> _Room:
+        shape = rows, length, self.groups, self.size
+        caches = [each[: rows * length].view(shape) for each in self.store]
+        token, position = (torch.zeros(rows, dtype=torch.long, device=self.device) for _ in range(2))
+        room = _Room(
+            list(zip(caches[::2], caches[1::2])), token, position,
+            said=torch.zeros(length, rows, dtype=torch.long, device=self.device),
+            states=self.heard[: rows * length].view(length, rows, -1) if self.states else None,
+            count=torch.zeros(1, dtype=torch.long, device=self.device),
+            row=torch.arange(rows, device=self.device), step=lambda used: None)
+        room.step = self._captured(room) if self.graphed else partial(self._step, room)
+        return room
+
+    def _captured(self, room: _Room) -> Callable[[int], None]:
+        length = len(room.said)
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                room.position.zero_(), room.count.zero_()
+                self._step(room, length)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        room.position.zero_(), room.count.zero_()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode='thread_local'):  # other threads may go on with their own
+            self._step(room, length)
+        return lambda used: graph.replay()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def _read(self, batch: Batch, image_features: Tensor, banned: Tensor) -> None:
+    def _read(self, room: _Room, batch: Batch, image_features: Tensor, banned: Tensor) -> None:
         """Prompts into the caches, the first token into the state."""
+        count = len(batch.rows)
         x = self.network.embed(batch, image_features)
-        count, width = x.shape[:2]
+        prefixes = shared_prefixes(batch.rows, self.vocabulary.image_id, self.network.config.num_image_tokens)
+        ends = [len(row.input_ids) for row in batch.rows]
+        with sdpa_kernel(REPEATABLE):
+            if prefixes is None:
+                x = self._read_beginnings(room, x, None)[room.row[:count], on_device(ends, x.device) - 1]
+            else:
+                x = self._read_shared(room, x, prefixes, ends)
+        room.position.zero_()  # rows of the graph beyond the batch say something, and nobody listens
+        room.position[:count] = on_device(ends, x.device)
+        room.token[:count] = self._next(self._normed(x), banned)
+        room.count.zero_()
+
+    def _read_beginnings(self, room: _Room, x: Tensor, group: Tensor | None) -> Tensor:
+        """Beginnings x (G, P, D) of rows, each for the rows of its group, or for one; the states (G, P, D) there."""
+        width = x.shape[1]
+        count = len(x) if group is None else len(group)
         cos, sin = self.cos[:width, None], self.sin[:width, None]
-        for layer, (keys, values) in zip(self.layers, self.caches):
-            q, k, v = layer.project(x, self.heads, self.groups)
-            q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-            keys[:count, :width], values[:count, :width] = k, v
+        for layer, (keys, values) in zip(self.layers, room.caches):
+            weights = layer.weights
+            q, k, v = project(weights, layer.eps, x, self.heads, self.groups)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            keys[:count, :width], values[:count, :width] = (k, v) if group is None else (k[group], v[group])
             y = F.scaled_dot_product_attention(
                 q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True)
-            x = layer.finish(x, y.transpose(1, 2))
-        ends = on_device([len(row.input_ids) for row in batch.rows], x.device)
-        self.position.zero_()  # rows of the graph beyond the batch say something, and nobody listens
-        self.position[:count] = ends
-        self.token[:count] = self._next(x[self.row[:count], ends - 1], banned)
-        self.count.zero_()
+            x = finish(weights, layer.eps, x, y.transpose(1, 2))
+        return x
 
-    def _step(self, rows: int) -> None:
-        """Note the last token, read it, choose the next; without a look of the host at anything."""
-        token, position = self.token[:rows], self.position[:rows]
-        self.said[:, :rows].index_copy_(0, self.count, token[None])
-        x = self.network.token_embeddings()[token]
+    def _read_shared(self, room: _Room, x: Tensor, prefixes: Prefixes, ends: Sequence[int]) -> Tensor:
+        """What rows x (B, W, D) have in common once for each group, and then the rest of each; last states (B, D)."""
+        row, longest = room.row[: len(x), None], max(prefixes.lengths)
+        group = on_device(prefixes.group, x.device)
+        self._read_beginnings(room, x[on_device(prefixes.leaders, x.device), :longest], group)
+        starts = [prefixes.lengths[each] for each in prefixes.group]
+        rest = max(end - start for start, end in zip(starts, ends))
+        # Behind the end of a row is padding: what is written there stands until a new token takes its place.
+        place = on_device(starts, x.device)[:, None] + self.column[:rest]
+        used = min(longest + rest, len(room.said))
+        x, place = x[row, place.clamp(max=x.shape[1] - 1)], place.clamp(max=used - 1)
+        cos, sin = self.cos[place][:, :, None], self.sin[place][:, :, None]
+        seen = self.column[:used] <= place[..., None]
+        for layer, (keys, values) in zip(self.layers, room.caches):
+            weights = layer.weights
+            q, k, v = project(weights, layer.eps, x, self.heads, self.groups)
+            keys[row, place], values[row, place] = rotate(k, cos, sin), v
+            y = rest_attention(rotate(q, cos, sin), keys[: len(x), :used], values[: len(x), :used], seen)
+            x = finish(weights, layer.eps, x, y)
+        return x[row[:, 0], on_device([end - start - 1 for start, end in zip(starts, ends)], x.device)]
+
+    def _step(self, room: _Room, used: int) -> None:
+        """Note the last token, read it, choose the next; without a look of the host at anything.
+
+        Attention goes over the first ``used`` columns.
+        """
+        position = room.position
+        room.said.index_copy_(0, room.count, room.token[None])
+        x = self.network.token_embeddings()[room.token]
         cos, sin = self.cos[position][:, None], self.sin[position][:, None]
-        flash = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and rows > FEW_ROWS
-        layer_step = _compiled_step() if self.compile else _layer_step
-        seen = (position + 1).int() if flash else self.column <= position[:, None]
-        for layer, (keys, values) in zip(self.layers, self.caches):
-            x = layer_step(layer.weights, layer.eps, x, cos, sin, self.row[:rows], position, seen, keys[:rows],
-                           values[:rows], flash)
-        token.copy_(self._next(x, self.banned))
+        flash = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and len(position) > FEW_ROWS
+        step = _compiled_step() if self.compile else layer_step
+        seen = (position + 1).int() if flash else self.column[:used] <= position[:, None]
+        rising = torch.arange(len(position) + 1, dtype=torch.int32, device=x.device)
+        starts = (rising, rising * used) if flash else None
+        for layer, (keys, values) in zip(self.layers, room.caches):
+            x = step(layer.weights, layer.eps, x, cos, sin, room.row, position, seen, keys[:, :used], values[:, :used],
+                     starts)
+        x = self._normed(x)
+        if room.states is not None:
+            room.states.index_copy_(0, room.count, x[None])
+        room.token.copy_(self._next(x, self.banned))
         position.add_(1)
-        self.count.add_(1)
+        room.count.add_(1)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        norm = self.network.language_model.model.norm
+        return rms_norm(x, norm.weight, norm.variance_epsilon)
 
     def _next(self, states: Tensor, banned: Tensor) -> Tensor:
-        norm = self.network.language_model.model.norm
-        logits = self.network.logits(_rms_norm(states, norm.weight, norm.variance_epsilon))
-        return logits.float().masked_fill(banned, float('-inf')).argmax(dim=-1)
+        return self.network.logits(states).float().masked_fill(banned, float('-inf')).argmax(dim=-1)
 
 
-def obstacle(network: Sa2VANetwork) -> str | None:
-    """Why a network cannot be decoded by :class:`StaticDecoder`; None if it can."""
-    language_model = network.language_model
-    model = language_model.model
-    if type(model.embed_tokens) is not nn.Embedding or type(language_model.lm_head) is not nn.Linear:
-        return 'rows of the embedding or of the head are trained'
-    for layer in model.layers:
-        for part in (part for parts in _linears(layer) for part in parts):
-            adapters = getattr(part, 'lora_A', None)
-            if adapters is None and type(part) is not nn.Linear:
-                return f'a layer is a {type(part).__name__}'
-            if adapters is not None and (list(adapters) != ['default'] or getattr(part, 'use_dora', {}).get('default')):
-                return 'a layer carries another adapter than one plain LoRA'
-    return None
+class KeptDecoder:
+    """The static decoder of a network: made when it is first asked for, and anew when the network is not what it was.
 
+    It keeps neither the network nor, without LoRA, its weights alive. A copy of it, pickled or deep, is empty.
 
-class _Layer:
-    """Weights of one decoder layer: a merged copy, q, k, v and gate, up side by side; without LoRA its own."""
+    Args:
+        compile, rows: of :class:`StaticDecoder`.
+    """
 
-    def __init__(self, layer: nn.Module):
-        self.linears = _linears(layer)
-        self.eps = layer.input_layernorm.variance_epsilon
-        self.norms = layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()
-        bases = [[getattr(part, 'base_layer', part) for part in parts] for parts in self.linears]
-        self.merged = any(hasattr(part, 'lora_A') for parts in self.linears for part in parts)
-        biases = [base.bias for base in bases[0]]
-        self.bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases])
-        self.matrices: list[tuple[Tensor, ...]] = [
-            (torch.cat([base.weight.detach() for base in each]), ) if self.merged else
-            tuple(base.weight.detach() for base in each) for each in bases]
+    def __init__(self, compile: bool = False, rows: int = 1):
+        self.compile, self.rows = compile, rows
+        self._decoder: StaticDecoder | None = None
 
-    @property
-    def weights(self) -> tuple:
-        return *self.norms, self.bias, *self.matrices
+    def of(self, network: Sa2VANetwork, vocabulary: Vocabulary) -> StaticDecoder | None:
+        """The decoder with the network's present weights; None where it is to be decoded plainly.
 
-    def merge(self, values: Mapping[nn.Parameter, Tensor]) -> None:
-        for parts, (copy, *_) in zip(self.linears, self.matrices) if self.merged else ():
-            for part, target in zip(parts, copy.split([part.out_features for part in parts])):
-                if not hasattr(part, 'lora_A'):
-                    continue
-                a, b = (values.get(each['default'].weight, each['default'].weight).to(target)
-                        for each in (part.lora_A, part.lora_B))
-                torch.addmm(part.base_layer.weight.detach(), b, a, alpha=part.scaling['default'], out=target)
+        That is where it trains (dropout), under autocast, and where there is an
+        :func:`~.static_layers.obstacle`.
+        """
+        autocast = torch.is_autocast_enabled(network.device.type)
+        if network.language_model.training or autocast or obstacle(network, hooks=True):
+            self.forget()
+            return None
+        known = self._decoder
+        if known is None or known.vocabulary is not vocabulary or known.signature != signature(network):
+            self.forget()  # before another one takes its memory
+            self._decoder = StaticDecoder(weakref.proxy(network), vocabulary, self.compile, self.rows, states=True)
+        else:
+            known.merge()
+        return self._decoder
 
-    def project(self, x: Tensor, heads: int, groups: int) -> tuple[Tensor, ...]:
-        return _project(self.weights, self.eps, x, heads, groups)
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._decoder = None
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        return _finish(self.weights, self.eps, x, attended)
-
-
-def _linears(layer: nn.Module) -> list[tuple[nn.Module, ...]]:
-    attention, mlp = layer.self_attn, layer.mlp
-    return [(attention.q_proj, attention.k_proj, attention.v_proj), (attention.o_proj, ),
-            (mlp.gate_proj, mlp.up_proj), (mlp.down_proj, )]
-
-
-# -- one layer, as functions of tensors, so that one compilation serves all layers ----------------------------------
-
-
-def _linear(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    return torch.cat([F.linear(x, matrix) for matrix in matrices], dim=-1) if len(matrices) > 1 else \
-        F.linear(x, matrices[0])
-
-
-def _project(weights: tuple, eps: float, x: Tensor, heads: int, groups: int) -> tuple[Tensor, ...]:
-    """Queries (..., heads, d), keys and values (..., groups, d)."""
-    norm, _, bias, qkv, *_ = weights
-    mixed = _linear(_rms_norm(x, norm, eps), qkv)
-    mixed = mixed if bias is None else mixed + bias
-    return mixed.unflatten(-1, (heads + 2 * groups, -1)).split([heads, groups, groups], dim=-2)
-
-
-def _finish(weights: tuple, eps: float, x: Tensor, attended: Tensor) -> Tensor:
-    """Output (..., D) of a layer with the input x from what its heads (..., heads, d) have found."""
-    _, norm, _, _, out, gate_up, down = weights
-    x = x + _linear(attended.flatten(-2), out)
-    gate, up = _linear(_rms_norm(x, norm, eps), gate_up).chunk(2, dim=-1)
-    return x + _linear(F.silu(gate) * up, down)
-
-
-def _layer_step(weights: tuple, eps: float, x: Tensor, cos: Tensor, sin: Tensor, row: Tensor, position: Tensor,
-                seen: Tensor, keys: Tensor, values: Tensor, flash: bool) -> Tensor:
-    """One token of each row through one layer; keys and values (R, L, groups, d) are written at its position."""
-    rows, length, groups, size = keys.shape
-    heads = weights[4][0].shape[1] // size
-    q, k, v = _project(weights, eps, x, heads, groups)
-    q = _rotate(q, cos, sin)
-    keys[row, position] = _rotate(k, cos, sin)
-    values[row, position] = v
-    if flash:  # torch's own kernel, with the number of keys of each row counted on the device
-        starts = torch.arange(rows + 1, dtype=torch.int32, device=x.device)
-        y = torch.ops.aten._flash_attention_forward(
-            q, keys.reshape(rows * length, groups, size), values.reshape(rows * length, groups, size), starts,
-            starts * length, 1, length, 0.0, False, False, scale=size**-0.5, seqused_k=seen)[0]
-    else:  # the query heads of a group are queries of one head, so keys and values need not be repeated
-        scores = (q.view(rows, groups, -1, size) @ keys.permute(0, 2, 3, 1)).float() * size**-0.5
-        shares = scores.masked_fill(~seen[:, None, None], float('-inf')).softmax(-1).to(x.dtype)
-        y = (shares @ values.transpose(1, 2)).reshape(rows, heads, size)
-    return _finish(weights, eps, x, y)
+    def __reduce__(self) -> tuple:
+        return type(self), (self.compile, self.rows)
 
 
 @cache
 def _compiled_step() -> Callable[..., Tensor]:
-    return torch.compile(_layer_step, fullgraph=True, dynamic=False)
+    from torch._dynamo import config  # takes a second, which most users of an exported model would wait in vain
+
+    # A compilation for each graph, and an error where there are more than allowed: 8 by default.
+    config.recompile_limit = max(config.recompile_limit, 64)
+    return torch.compile(layer_step, fullgraph=True, dynamic=False)
 
 
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As transformers' Qwen2RMSNorm, its roundings included."""
-    wide = x.float()
-    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions of heads (..., d), cos and sin (..., d)."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
+def _add(transcript: Transcript, tokens: Sequence[Sequence[int]]) -> None:
+    for each in tokens:
+        transcript.add(each)
 
 
 def _fetched(said: Tensor) -> Callable[[], list[list[int]]]:

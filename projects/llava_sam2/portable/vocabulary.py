@@ -11,6 +11,8 @@ from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 from .prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START, SEG
 from .templates import ChatTemplate
 
+#: Texts whose tokens a vocabulary remembers, its runs of image tokens counted as one.
+REMEMBERED_TEXTS = 4096
 _IMAGE_RUN = re.compile(f'(?:{re.escape(IMG_CONTEXT)})+')
 _BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
 
@@ -32,6 +34,7 @@ class Vocabulary:
         self.size = size
         self.template = template
         self._moved: dict[tuple[str, torch.device], torch.Tensor] = {}
+        self._read: dict[str, list[int]] = {}
         for token in (IMG_CONTEXT, IMG_START, IMG_END, *ADDED_TOKENS):
             if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
                 raise ValueError(
@@ -61,15 +64,24 @@ class Vocabulary:
         """Encode one string as a whole, so that tokens at its seams are the ones inference sees."""
         # Special tokens stand alone, so a run of image tokens needs to be read only once.
         runs = [len(run) // len(IMG_CONTEXT) for run in _IMAGE_RUN.findall(text)]
-        text = _IMAGE_RUN.sub(IMG_CONTEXT, text)
-        if self.tokenizer.is_fast:
-            ids = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        else:
-            ids = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = self._remembered(_IMAGE_RUN.sub(IMG_CONTEXT, text) if runs else text)
         if not runs:
-            return ids
+            return list(ids)
         lengths = iter(runs)
         return [index for index in ids for _ in range(next(lengths) if index == self.image_id else 1)]
+
+    def _remembered(self, text: str) -> list[int]:
+        """Prompts, answers and sentences come again and again, and a lookup takes a hundredth of the time."""
+        ids = self._read.get(text)
+        if ids is None:
+            if len(self._read) >= REMEMBERED_TEXTS:
+                del self._read[next(iter(self._read))]  # the oldest
+            if self.tokenizer.is_fast:
+                ids = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+            else:
+                ids = self.tokenizer.encode(text, add_special_tokens=False)
+            self._read[text] = ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -130,6 +142,14 @@ class Vocabulary:
         """Single tokens, beside the terminator, that end an answer and are no part of its text."""
         ends = {self.tokenizer.eos_token_id, *map(self.id_of, self.template.stop_tokens)} - {None}
         return frozenset(ends)
+
+    @cached_property
+    def never_said(self) -> torch.Tensor:
+        """(V,) bool: rows that are no tokens, and the image token, which would ask for features."""
+        never = torch.zeros(self.size, dtype=torch.bool)
+        never[len(self.tokenizer):] = True
+        never[self.image_id] = True
+        return never
 
     @cached_property
     def num_terminator_tokens(self) -> int:

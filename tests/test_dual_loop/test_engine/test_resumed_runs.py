@@ -24,6 +24,8 @@ def setting(mode: str, processes: int, workers: int) -> dict:
 BF16 = setting('zero2_bf16', 1, 0)
 #: The same with a teacher that speaks with the weights of the start, or with the student's.
 FROZEN, LIVE = (dict(BF16, name=f'{teacher}-teacher', teacher=teacher) for teacher in ('frozen', 'live'))
+#: Decoder layers are compiled, and inductor draws their dropout.
+COMPILED = dict(setting('plain', 1, 0), name='compiled', compile=True)
 SETTINGS = [setting('plain', 1, 2), setting('zero2', 1, 0), setting('ddp', 2, 0), setting('zero2', 2, 2)]
 FURTHER = [setting('plain', 1, 0), setting('zero2', 1, 2), setting('ddp', 2, 2), setting('zero2', 2, 0),
            setting('zero1', 2, 2), setting('zero2_bf16', 2, 2)]
@@ -31,7 +33,7 @@ FURTHER = [setting('plain', 1, 0), setting('zero2', 1, 2), setting('ddp', 2, 2),
 
 def case(setting: dict, part: str, **options) -> dict:
     named = dict(name=f'{setting["name"]}-{part}', mode=setting['mode'], workers=setting['workers'],
-                 teacher=setting.get('teacher', 'ema'))
+                 teacher=setting.get('teacher', 'ema'), compile=setting.get('compile', False))
     return RUN | named | options
 
 
@@ -168,6 +170,13 @@ def assert_stop_is_exact(out: Path, setting: dict, place: str) -> None:
 @pytest.mark.parametrize('setting', [SETTINGS[0], SETTINGS[3]], ids=lambda setting: setting['name'])
 def test_sigterm_leaves_a_state_that_continues_exactly(covering, setting, place):
     assert_stop_is_exact(covering, setting, place)
+
+
+def test_a_compiled_run_continues_exactly_after_sigterm(launch_cases, tmp_path):
+    stopped, rest = interrupted(COMPILED)[:2]
+    assert stopped['fault']['place'] == 'passes'
+    launch_cases(tmp_path, ([case(COMPILED, 'whole'), stopped, rest], 1))
+    assert_stop_is_exact(tmp_path, COMPILED, 'passes')
 
 
 @pytest.mark.parametrize('mode', ['plain', pytest.param('zero2', marks=pytest.mark.full)])

@@ -12,7 +12,6 @@ import torch.distributed as dist
 
 from dual_loop.datasets import BadSample, SAVPairDataset
 from dual_loop.datasets.index import Table
-from dual_loop.evaluation import cycle
 from dual_loop.evaluation.cycle import caption_metrics, cycle_metrics, evaluate_cycle
 from dual_loop.evaluation.cycle_probe import Probe, derangement, object_rows
 from dual_loop.evaluation.loading import Loaded
@@ -92,8 +91,8 @@ class Stub:
 
 @pytest.fixture
 def evaluate(monkeypatch, vocabulary):
-    monkeypatch.setattr(cycle, 'Predictor', Stub)
     loaded = Loaded(None, vocabulary, dict(name='stub', fingerprint='0', checkpoint=None, averages=False, dtype='fp32'))
+    monkeypatch.setattr(loaded, 'predictor', Stub)
 
     def run(sources, **options):
         if not isinstance(sources, dict):

@@ -7,6 +7,7 @@ from llava_sam2.portable import prompts
 from llava_sam2.portable.chat import Sa2VAChatModel
 from llava_sam2.portable.network import binary_masks
 from llava_sam2.portable.released import plan_release, write_tensors
+from llava_sam2.portable.static_decoding import KeptDecoder
 
 
 @pytest.fixture(scope='module')
@@ -33,6 +34,49 @@ def pictures(predictor):
 
 
 TEXTS = [['Red cup.', 'the long blue pencil on the left side of the table', 'cat'], [], ['dog', 'a tree']]
+
+
+@pytest.mark.parametrize('count', [1, 3, 16])
+def test_static_decoding_changes_nothing(base, predictor, pictures, count, monkeypatch):
+    """Also of a smaller batch after a larger one, whose pictures are other ones, and of descriptions."""
+    static = Predictor(base.network, base.vocabulary, decoder=KeptDecoder(rows=4))
+    words = ['Red cup.', 'the long blue pencil on the left side of the table', 'cat', '', 'a tree']
+    texts = [[words[number % 5] for number in range(count) if number % 3 == picture] for picture in range(3)]
+    seen = 0
+    for limit, order in ((12, [0, 1, 2]), (1, [2, 0, 1]), (7, [1, 2])):
+        asked = [pictures[index] for index in order], [texts[index] for index in order], limit
+        plain = predictor.segment(*asked)
+        with monkeypatch.context() as patch:
+            patch.setattr('llava_sam2.portable.answers.greedy_decode', None)
+            found = static.segment(*asked)
+        for one, other in zip(sum(found, []), sum(plain, []), strict=True):
+            assert (one.text, one.ended, one.has_seg) == (other.text, other.ended, other.has_seg)
+            assert one.mask.shape == other.mask.shape and (one.mask != other.mask).float().mean() < 1e-3
+            if one.has_seg:
+                torch.testing.assert_close(one.logits, other.logits, atol=1e-4, rtol=0)
+                seen += 1
+        assert [len(each) for each in found] == [len(each) for each in asked[1]]
+    assert seen or count == 1
+    regions = [torch.rand(2, *picture.size, generator=torch.Generator().manual_seed(0)) > 0.999 for picture in pictures]
+    described = [[(one.text, one.ended) for each in way.caption_regions(pictures, regions, 10) for one in each]
+                 for way in (static, predictor)]
+    assert described[0] == described[1] and len(set(described[0])) > 1
+
+
+def test_the_host_waits_once_for_the_masks_of_a_batch(base, predictor, pictures, monkeypatch):
+    """They are decoded in one pass and come in one piece, each at the size of its picture."""
+    passes, decode_masks = [], base.network.decode_masks
+    monkeypatch.setattr(base.network, 'decode_masks', lambda *given: passes.append(given) or decode_masks(*given))
+    found = predictor.segment(pictures, TEXTS, 12, 'forced')
+    assert len(passes) == 1 and len(passes[0][1]) == 5 and len(passes[0][0][0]) == 2
+    maps = base.network.encode_grounding(torch.stack([pictures[0].grounding, pictures[2].grounding]))
+    for index, picture, each in ((0, pictures[0], found[0]), (1, pictures[2], found[2])):
+        for number, one in enumerate(each):
+            row = number + 3 * index
+            logits = decode_masks([fmap[index : index + 1] for fmap in maps], passes[0][1][None, row])
+            torch.testing.assert_close(one.logits, logits[0, 0], atol=1e-4, rtol=0)
+            mask = binary_masks(one.logits[None, None], (128, 128), picture.size)[0, 0]
+            assert torch.equal(one.mask, mask)
 
 
 @pytest.mark.parametrize('protocol', ['generate', 'forced'])

@@ -54,9 +54,9 @@ def evaluate(rank: int, root: Path, out: Path, slow_rank: int | None) -> None:
             time.sleep(0.3 if rank == slow_rank else 0)
             return super().segment(*arguments)
 
-    import dual_loop.evaluation.referring as referring
+    import dual_loop.evaluation.loading as loading
 
-    referring.Predictor = Slow
+    loading.Predictor = Slow
     results = evaluate_referring(load_model(MODEL), RefCOCODataset(root, split='val'), batch_size=4, max_new_tokens=10,
                                  max_images=4, num_workers=rank % 2)
     assert (results is None) == (rank > 0)

@@ -35,9 +35,6 @@ class Oracle:
 
     calls = []
 
-    def __init__(self, network, vocabulary):
-        pass
-
     def prepare(self, image):
         return Picture(torch.zeros(1), torch.zeros(1), tuple(image.shape[1:]))
 
@@ -55,10 +52,9 @@ class Oracle:
 
 @pytest.fixture
 def oracle(monkeypatch):
-    monkeypatch.setattr('dual_loop.evaluation.referring.Predictor', Oracle)
     monkeypatch.setattr(Oracle, 'calls', [])
     description = dict(name='oracle', fingerprint='f', dtype='fp32')
-    return SimpleNamespace(network=None, vocabulary=None, description=description)
+    return SimpleNamespace(description=description, predictor=Oracle)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """The caption bridge against the plain soft mixture that it stands for."""
 
+import plain_loops
 import pytest
 import torch
 
 from dual_loop.models.bridge import CaptionBridge
-from llava_sam2.randomness import generator_for
+from llava_sam2.randomness import generator_for, seed_for
 
 TOPK, TAU = 8, 0.7
 
@@ -21,15 +22,20 @@ def logits():
     return [2 * torch.randn(n, 640, generator=generator) for n in (3, 1, 90)]
 
 
+def keys_of(names):
+    return torch.tensor([seed_for(name) for name in names])
+
+
 def run(logits, weight, vocabulary, keys=(0, 1, 2), topk=TOPK):
-    return CaptionBridge(topk, TAU)(logits, [generator_for(key) for key in keys], weight, vocabulary)
+    return CaptionBridge(topk, TAU)(logits, keys_of(keys), weight, vocabulary)
 
 
 def soft_mixture(logits, weight, vocabulary, keys=(0, 1, 2), topk=TOPK):
     """The tempered mixture of the k best rows in float64, row by row; its argmax is the sampled token."""
     rows, sampled = [], []
     for part, key in zip(logits, keys):
-        noise = -torch.empty(len(part), topk).exponential_(generator=generator_for(key)).log().double()
+        drawn = torch.stack([plain_loops.uniform(seed_for(key), topk, place) for place in range(len(part))])
+        noise = -(-(1 - drawn).log()).log()
         allowed = part.double().masked_fill(vocabulary.not_in_caption, float('-inf'))
         values, ids = allowed.sort(dim=-1, descending=True)
         values, ids = values[:, :topk] + noise, ids[:, :topk].clone()
@@ -97,7 +103,7 @@ def test_first_position_takes_the_form_that_follows_a_space(weight, vocabulary):
         assert [vocabulary.pieces[index] for index in ids] == [b' d', b'd']
 
 
-def test_noise_of_a_row_depends_on_its_own_generator_alone(logits, weight, vocabulary):
+def test_noise_of_a_row_depends_on_its_own_key_alone(logits, weight, vocabulary):
     together = run(logits, weight, vocabulary)
     for index, part in enumerate(logits):
         alone = run([part], weight, vocabulary, keys=(index,))

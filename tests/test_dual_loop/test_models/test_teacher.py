@@ -112,6 +112,19 @@ def test_static_and_plain_teachers_say_the_same_also_after_a_change(student, bat
     assert said[0] != said[2]
 
 
+def test_averages_of_a_whole_language_model_are_spoken(build_base, batch):
+    """Without LoRA there is no copy: the decoder reads the weights themselves, which are the student's."""
+    student = build_base(lora=None, trainable=('mlp1', 'language_model', 'mask_decoder')).train()
+    static, plain = Teacher(student, decoding='static', compile=False), Teacher(student, decoding='plain')
+    said = []
+    for seed in range(2):
+        for teacher in (static, plain):
+            teacher.set_values(averages(teacher, seed))
+            said.append(describe(teacher, batch))
+        assert said[-1] == said[-2]
+    assert said[0] != said[2] and said[0] != own_captions(student, batch)
+
+
 def test_a_decoding_that_cannot_be_is_refused(build_base, student):
     with pytest.raises(ValueError, match='decoding'):
         Teacher(student, decoding='quick')

@@ -52,6 +52,7 @@ def asked(model, monkeypatch):
         return [Decoded(ids, True, ids + vocabulary.encode('<|end|>'))]
 
     monkeypatch.setattr('llava_sam2.portable.answers.greedy_decode', decode)
+    monkeypatch.setattr(model, 'decoder', None)
     return asked
 
 
@@ -379,5 +380,6 @@ def test_transformers_finds_all_files(folder):
 
 _ALLOWED = {
     'ast', 'collections', 'contextlib', 'copy', 'dataclasses', 'functools', 'inspect', 'json', 'os', 'pathlib', 're',
-    'shutil', 'typing', 'zipfile', 'pickle', 'numpy', 'torch', 'PIL', 'transformers', 'huggingface_hub', 'safetensors',
+    'shutil', 'typing', 'weakref', 'zipfile', 'pickle', 'numpy', 'torch', 'PIL', 'transformers', 'huggingface_hub',
+    'safetensors', 'threading',
 }

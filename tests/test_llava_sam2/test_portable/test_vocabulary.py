@@ -159,3 +159,23 @@ def test_a_slow_tokenizer_gives_the_same_tokens(vocabulary, checkout, tmp_path):
     table = Vocabulary(slow, 640, PHI3_CHAT)
     assert table.encode(text) == vocabulary.encode(text)
     assert table.decode(table.encode(text)) == text and torch.equal(table.special, vocabulary.special)
+
+
+def test_a_text_is_read_once_and_what_is_remembered_is_nobodys(vocabulary, monkeypatch):
+    vocabulary = Vocabulary(vocabulary.tokenizer, vocabulary.size, PHI3_CHAT)
+    asked = [prompts.caption_prompt(PHI3_CHAT, 16, count) for count in (3, 5)]  # but for the run they are alike
+    expected = [vocabulary.tokenizer.encode(text, add_special_tokens=False) for text in (*asked, 'a dog.')]
+    vocabulary.encode(asked[0]).append(7)
+    vocabulary.encode('a dog.').append(7)
+    monkeypatch.setattr(Vocabulary, 'tokenizer', None, raising=False)
+    monkeypatch.delattr(vocabulary, 'tokenizer')
+    assert [vocabulary.encode(text) for text in (*asked, 'a dog.')] == expected
+
+
+def test_the_oldest_texts_are_forgotten(vocabulary, monkeypatch):
+    monkeypatch.setattr('llava_sam2.portable.vocabulary.REMEMBERED_TEXTS', 3)
+    vocabulary = Vocabulary(vocabulary.tokenizer, vocabulary.size, PHI3_CHAT)
+    texts = [f'{number} dogs' for number in range(8)]
+    for text in texts + texts:
+        assert vocabulary.encode(text) == vocabulary.tokenizer.encode(text, add_special_tokens=False)
+    assert len(vocabulary._read) == 3

@@ -29,7 +29,10 @@ def answer(case: dict) -> dict:
         dtypes={name: tensor.dtype for name, tensor in (*model.named_parameters(), *model.named_buffers())},
         carried=model.carried,
         answers=[model.predict_forward(tokenizer=tokenizer, **question) for question in case.get('questions', ())],
+        static=model.decoder._decoder is not None,
     )
+    model.decoder = None
+    result['plain'] = [model.predict_forward(tokenizer=tokenizer, **question) for question in case.get('questions', ())]
     if 'row' in case:
         vocabulary = modules['vocabulary'].Vocabulary(tokenizer, model.config.llm_config.vocab_size,
                                                       model.config.chat_template)

@@ -214,6 +214,16 @@ def test_five_frames_are_read_and_every_frame_is_decoded_alone(answers, trained_
             assert (mask != expected.numpy()).mean() < 1e-3
 
 
+@pytest.mark.parametrize('name', ['random', 'trained'])
+def test_static_decoding_is_there_and_says_what_plain_decoding_says(answers, name):
+    """In fp32 the same words, and masks but for pixels at the border of zero."""
+    assert answers[name]['static'] and answers['bf16']['static']
+    for static, plain in zip(answers[name]['answers'], answers[name]['plain'], strict=True):
+        assert static['prediction'] == plain['prediction']
+        for one, other in zip(static['prediction_masks'], plain['prediction_masks'], strict=True):
+            assert one.shape == other.shape and (one != other).mean() < 1e-4
+
+
 def test_text_alone_is_answered_without_masks(answers):
     answer = answers['trained']['answers'][4]
     assert isinstance(answer['prediction'], str) and answer['prediction_masks'] == []
