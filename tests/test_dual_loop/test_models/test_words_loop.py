@@ -8,6 +8,8 @@ from dual_loop.models.words_loop import SCALE, UNNAMED, WordsLoop
 KINDS = [[['red'], ['blue']], [['small', 'little'], ['large', 'big']]]
 ROWS = (dict(key=1, caption='A small red dog left of the blue one.'), dict(key=2, caption='Big and blue'),
         dict(key=3, caption='it is redder, and large'))
+#: In place of the settings that the fixture gives to the two loops.
+ONLY_WORDS = dict(topk=None, max_caption_len=None, loops=[WordsLoop(KINDS)])
 
 
 def test_of_a_kind_the_first_word_counts():
@@ -16,11 +18,11 @@ def test_of_a_kind_the_first_word_counts():
 
 
 def test_its_losses_are_those_of_each_row_alone(build_loops, make_batch):
-    model = build_loops(loops=[WordsLoop(KINDS)]).eval()
+    model = build_loops(**ONLY_WORDS).eval()
     base, batch = model.base, make_batch(*ROWS)
     out = model(batch, dict(step=3), mode='words')
     embeddings = base.network.token_embeddings()
-    words = right = mask = 0.0
+    words = mask = 0.0
     for row, sample in enumerate(ROWS):
         images = base.encode(batch['pixel_values'], batch['g_pixel_values'])
         cells = batch['prompt_masks'][row].flatten()
@@ -45,7 +47,7 @@ def test_its_losses_are_those_of_each_row_alone(build_loops, make_batch):
 
 
 def test_the_share_of_right_words_leaves_out_rows_without_one(build_loops, make_batch):
-    model = build_loops(loops=[WordsLoop([[['red'], ['blue']]])]).eval()
+    model = build_loops(**ONLY_WORDS).eval()
     batch = make_batch(*ROWS)
     shares = []
     for swap in (False, True):  # one of the two orders is right wherever the other is wrong
@@ -57,7 +59,7 @@ def test_the_share_of_right_words_leaves_out_rows_without_one(build_loops, make_
 
 def test_it_reaches_what_sees_and_nothing_else(build_loops, make_batch):
     trainable = ('vision_model', 'mlp1', 'text_hidden_fcs', 'image_encoder', 'mask_decoder')
-    model = build_loops(base=dict(lora=None, trainable=trainable), loops=[WordsLoop(KINDS)])
+    model = build_loops(base=dict(lora=None, trainable=trainable), **ONLY_WORDS)
     loss = model(make_batch(*ROWS), dict(step=0), mode='words')['loss']
     parameters = model.trainables()
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
