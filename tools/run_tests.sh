@@ -17,7 +17,7 @@ done
 use_environment
 cd "$root"
 workers=()
-if [ "$(nproc)" -ge 2 ] && "$python" -c 'import xdist' 2>/dev/null; then
+if [ "$(env -u OMP_NUM_THREADS nproc)" -ge 2 ] && "$python" -c 'import xdist' 2>/dev/null; then
   # A file stays in one process, since many of them prepare data or a model once for all of their tests.
   workers=(-n 2 --dist loadfile)
   export OMP_NUM_THREADS=1

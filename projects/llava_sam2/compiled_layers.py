@@ -6,6 +6,7 @@ from pathlib import Path
 import torch._dynamo
 import torch._functorch.config
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 
 def check_memory_budget(memory_budget: float, compile: bool, checkpointing: bool) -> None:
@@ -36,4 +37,7 @@ def keep_compiled(folder: Path) -> str:
     Returns:
         The folder that is used.
     """
-    return os.environ.setdefault('TORCHINDUCTOR_CACHE_DIR', str(folder))
+    # torch writes its own default, below /tmp, into the environment as soon as anybody asks for the folder.
+    if os.environ.get('TORCHINDUCTOR_CACHE_DIR') in (None, default_cache_dir()):
+        os.environ['TORCHINDUCTOR_CACHE_DIR'] = str(folder)
+    return os.environ['TORCHINDUCTOR_CACHE_DIR']

@@ -1,5 +1,6 @@
 """The benchmark of a step on the tiny model: it measures what it says, the plain way too, and writes nothing else."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -12,10 +13,13 @@ def report(checkout, tmp_path_factory):
     out = tmp_path_factory.mktemp('benchmark') / 'out' / 'step.json'
     done = subprocess.run(
         [sys.executable, 'tools/benchmark_step.py', 'configs/dual_loop_tiny.py', '--batch-size', '2', '--caption-len',
-         '5', '--runs', '2', '--warm-up', '1', '--plain', '--json', str(out)],
+         '5', '--runs', '2', '--warm-up', '1', '--plain', '--profile', '--json', str(out)],
         cwd=checkout, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'times as fast as the plain way' in done.stdout
+    assert 'aten::mm' in out.with_suffix('.profile.txt').read_text()
+    trace = json.loads(gzip.decompress(out.with_suffix('.trace.json.gz').read_bytes()))
+    assert any(event.get('name') == 'aten::mm' for event in trace['traceEvents'])
     return json.loads(out.read_text())
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -173,6 +174,7 @@ def test_an_interrupted_evaluation_says_how_far_it_came(checkout, tiny, copied_r
     process = launch(checkout, 'refcoco', tiny, gpus, '--data-root', copied_root, '--batch-size', 3, '--protocol',
                      'forced', '--num-workers', 0, '--out', tmp_path / 'out.json')
     pipe = wait_for_reader(image, process)
+    wait_until_all_listen(process, gpus)
     process.send_signal(number)
     out, err = process.communicate(timeout=40)
     os.close(pipe)
@@ -226,3 +228,19 @@ def wait_for_reader(pipe, process) -> int:
             assert error.errno == errno.ENXIO and process.poll() is None, process.communicate()
         time.sleep(0.1)
     raise TimeoutError('nobody reads the image')
+
+
+def wait_until_all_listen(process, count: int) -> None:
+    """Until each of the processes would hear SIGTERM: one that is still importing is simply ended by it."""
+    for _ in range(600):
+        ranks = [each for each in psutil.Process(process.pid).children(recursive=True) if 'RANK' in each.environ()]
+        if count == 1 or len(ranks) == count and all(listens(each.pid) for each in ranks):
+            return
+        time.sleep(0.1)
+    raise TimeoutError('a process does not listen')
+
+
+def listens(pid: int) -> bool:
+    (caught, ) = (line.split()[1] for line in Path(f'/proc/{pid}/status').read_text().splitlines()
+                  if line.startswith('SigCgt'))
+    return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from torch.utils import flop_counter
 
 DEEPSPEED_DIR = Path(__file__).resolve().parent / 'deepspeed'
 
@@ -39,6 +40,7 @@ def apply() -> None:
     keep_group_timeout()
     check_before_building()
     leave_out_cudnn_attention()
+    count_shared_keys()
 
 
 def require_xtuner() -> None:
@@ -257,3 +259,21 @@ def leave_out_cudnn_attention() -> None:
     from run to run. Ends when runs with it repeat each other.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def count_shared_keys() -> None:
+    """Let torch count the arithmetic of attention whose query heads share keys and values.
+
+    With a memory budget between 0 and 1 inductor asks for it, and torch 2.11 answers with an AssertionError. Whether
+    it asks depends on the shapes: a layer may compile for one batch and fail for another. Ends when torch counts it.
+    """
+    original = flop_counter.sdpa_flop_count
+    if getattr(original, 'counts_shared_keys', False):
+        return
+
+    def sdpa_flop_count(query_shape, key_shape, value_shape) -> int:
+        heads = query_shape[1]
+        return original(query_shape, *((each[0], heads, *each[2:]) for each in (key_shape, value_shape)))
+
+    sdpa_flop_count.counts_shared_keys = True
+    flop_counter.sdpa_flop_count = sdpa_flop_count

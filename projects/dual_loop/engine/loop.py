@@ -302,7 +302,7 @@ class DualLoopTrainLoop(BaseLoop):
         with seconds('optimizer'):
             if stats.finite:
                 self.skipped_in_a_row = 0
-                surrogate = self.wrapped_model(None, self.layout.split(combined), mode='surrogate')
+                surrogate = self.wrapped_model(None, (self.parameters, self.layout.split(combined)), mode='surrogate')
                 self.runner.optim_wrapper.update_params(surrogate)
             else:
                 self.skip(finite_here, data)

@@ -103,13 +103,13 @@ class DualLoopModel(BaseModel):
 
         Args:
             data: a collated batch, None for ``surrogate``.
-            data_samples: for the loops a dict of their further arguments; for ``surrogate`` the combined gradients,
-                one per trainable in the order of :meth:`trainables`.
+            data_samples: for the loops a dict of their further arguments; for ``surrogate`` the trainables and their
+                combined gradients.
             mode: name of a loop, ``loss`` (plain supervised training), ``predict`` (a mask for each row, by the
                 student), or ``surrogate`` (a scalar whose gradient is the given one).
         """
         if mode == 'surrogate':
-            return self.surrogate(self.trainables().values(), data_samples)
+            return self.surrogate(*data_samples)
         if mode in ('loss', 'predict'):
             return self.base(data, data_samples, mode=mode)
         if mode in self.loops:

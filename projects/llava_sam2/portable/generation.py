@@ -114,7 +114,8 @@ def greedy_decode(
     for step in range(max_new_tokens + vocabulary.num_terminator_tokens):
         if poll is not None:
             poll()
-        with sdpa_kernel(REPEATABLE):
+        # Compiled layers would be compiled once more for each layer: its number is how they find their cache.
+        with sdpa_kernel(REPEATABLE), torch.compiler.set_stance('force_eager'):
             hidden = network.language_model.model(
                 **inputs, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache,
                 use_cache=True,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
+from torch.utils.flop_counter import FlopCounterMode
 
 from dual_loop.engine import compat
 
@@ -155,3 +156,12 @@ print(int(group._get_backend(torch.device('cpu')).options._timeout.total_seconds
 """
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.stdout.split()[-1:] == ['7'], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize('heads', [1, 2, 8])
+def test_attention_with_shared_keys_is_counted(heads):
+    """Two products of 8 query heads, whatever number of heads of keys they share."""
+    q, k, v = (torch.empty(3, n, 5, 16, device='meta', dtype=torch.bfloat16) for n in (8, heads, heads))
+    with FlopCounterMode(display=False) as counter:
+        torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)
+    assert counter.get_total_flops() == 2 * 2 * 3 * 8 * 5 * 5 * 16

@@ -158,11 +158,11 @@ def test_sum_of_the_loops_gradients_is_one_backward_of_the_summed_loss(build_loo
 def test_surrogate_has_the_given_gradient(build_loops):
     model = build_loops()
     given = [torch.randn(p.shape) for p in model.trainables().values()]
-    model(None, given, mode='surrogate').backward()
+    model(None, (model.trainables().values(), given), mode='surrogate').backward()
     for parameter, gradient in zip(model.trainables().values(), given):
         assert torch.equal(parameter.grad, gradient)
     with pytest.raises(ValueError, match='shorter'):
-        model(None, given[:-1], mode='surrogate')
+        model(None, (model.trainables().values(), given[:-1]), mode='surrogate')
 
 
 def test_plain_training_is_the_bases(build_loops, make_batch):

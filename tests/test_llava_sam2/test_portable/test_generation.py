@@ -180,3 +180,17 @@ def test_decoding_leaves_out_the_attention_that_does_not_repeat(model, rows, fea
         handle.remove()
         torch.backends.cuda.enable_cudnn_sdp(before)
     assert len(seen) > 1 and not any(seen)
+
+
+def test_compiled_layers_are_not_compiled_once_more_for_each_cache(model, rows, features, monkeypatch):
+    """A layer finds its cache by its number, so that the compilation of one would not do for the next."""
+    expected = decode(model, rows, features)
+    compiled = []
+    for layer in model.network.language_model.model.layers:
+        monkeypatch.setattr(layer, '_compiled_call_impl', torch.compile(
+            layer._call_impl, backend=lambda graph, inputs: compiled.append(graph) or graph.forward))
+    assert decode(model, rows, features) == expected
+    assert not compiled
+    with torch.no_grad():
+        model.network.hidden_states(model.pad(rows), features)
+    assert compiled  # elsewhere it is

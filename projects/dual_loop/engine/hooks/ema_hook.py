@@ -1,5 +1,8 @@
 """Keeps the teacher: an fp32 average of the student's trainables, followed once per optimizer step."""
 
+from collections.abc import Iterator
+
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -34,7 +37,9 @@ class TeacherEMAHook(Hook):
         Raises:
             ValueError: the checkpoint to resume from has no average.
         """
-        self.ema = ExponentialMovingAverage(_masters(runner), self.decay)
+        #: Asked for once: the whole model is searched for them.
+        self.trainables = unwrapped(runner.model).trainables()
+        self.ema = ExponentialMovingAverage(self._masters(), self.decay)
         path = resumed_from(runner)
         if path is not None:
             if path.is_dir():  # DeepSpeed tells no hook what it loads
@@ -48,7 +53,7 @@ class TeacherEMAHook(Hook):
         self._write_teacher(runner)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        masters = dict(_masters(runner))
+        masters = dict(self._masters())
         if runner.message_hub.get_info('stepped'):
             self.ema.update(masters.items())
             self._write_teacher(runner)
@@ -65,6 +70,5 @@ class TeacherEMAHook(Hook):
         teacher = unwrapped(runner.model).teacher
         teacher.set_values({name.removeprefix('base.'): value for name, value in self.ema.values.items()})
 
-
-def _masters(runner):
-    return master_weights(unwrapped(runner.model).trainables().items())
+    def _masters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return master_weights(self.trainables.items())
