@@ -30,7 +30,8 @@ model = dict(
         random_weights=True,
         network=dict(
             vision_config=dict(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, intermediate_size=768,
-                               image_size=112, patch_size=8, attention_bias=True, initializer_range=0.1),
+                               image_size=112, patch_size=8, attention_bias=True, initializer_range=0.02,
+                           layer_scale_init_value=1.0),
             llm_config=dict(hidden_size=192, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=3,
                             intermediate_size=512, vocab_size=640, max_position_embeddings=1024,
                             tie_word_embeddings=False, initializer_range=0.07),
