@@ -9,7 +9,7 @@ from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefC
 from dual_loop.demo import ensure_demo_data
 
 # As in assets/tiny/config.json; see demo_data.py.
-sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)
+sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 
 # Masks without captions: 3 x 3 200 scenes.
 masks = dict(prepare=dict(type=ensure_demo_data, root='data/demo_b/masks', images=3200, seed=11, world='b',

@@ -1,0 +1,9 @@
+"""Both loops, the teacher's clean caption in the slot: corruption for the denoising term alone."""
+__import__('dual_loop')  # puts the library shims in place before XTuner goes on
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.proof import *
+
+model['loops'][0].update(slot='teacher')

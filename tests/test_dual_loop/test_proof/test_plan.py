@@ -1,0 +1,91 @@
+"""The runs of the proof: what an arm changes, and that nothing else differs."""
+
+import pytest
+
+from dual_loop.proof.plan import MAIN, STEPS, Run, arms, stage
+
+SECONDS = {'supervised': 0.1, 'loop2': 0.2, 'both': 0.4, 'ceiling': 0.1}
+
+
+@pytest.fixture(scope='module')
+def configs(checkout):
+    return {arm: Run(arm).config(checkout) for arm in arms(checkout)}
+
+
+def loaders(cfg):
+    """Loop -> its loader."""
+    names = [loop.get('name', loop.type.name) for loop in cfg.model.loops]
+    return {names[0]: cfg.train_dataloader} | dict(cfg.train_cfg.loop_dataloaders)
+
+
+def test_all_arms_of_the_plan_are_there(configs):
+    assert set(MAIN) <= configs.keys() and len(configs) == 19
+
+
+@pytest.mark.parametrize('key', ['train_cfg.max_steps', 'optim_wrapper', 'param_scheduler', 'val_dataloader',
+                                 'custom_hooks', 'model.base', 'randomness'])
+def test_what_all_arms_share(configs, key):
+    found = []
+    for cfg in configs.values():
+        for part in key.split('.'):
+            cfg = cfg[part]
+        found.append(cfg)
+    assert all(each == found[0] for each in found)
+
+
+def test_every_arm_but_the_ceiling_has_the_supervised_stream_of_the_captioned_scenes(configs):
+    for arm, cfg in configs.items():
+        last = loaders(cfg)['supervised']
+        assert last.batch_size == 16
+        if arm != 'ceiling':
+            assert last.dataset.datasets == configs['supervised'].train_dataloader.dataset.datasets, arm
+
+
+@pytest.mark.parametrize('arm', ['detached', 'bounded', 'clean_slot', 'uncorrupted', 'filtered', 'discrete', 'sum',
+                                 'same_frame', 'distilled', 'rewarded', 'pcgrad', 'live', 'frozen', 'several'])
+def test_an_arm_differs_from_both_in_what_it_is_called_after_alone(configs, arm):
+    def flat(value, prefix=''):
+        if not isinstance(value, (dict, list, tuple)):
+            return {prefix: value}
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, each in pairs for key, leaf in flat(each, f'{prefix}.{name}').items()}
+
+    parts = ('model', 'train_dataloader', 'train_cfg')
+    own, other = (flat({part: configs[name][part] for part in parts}) for name in (arm, 'both'))
+    changed = {key for key in own.keys() | other.keys() if own.get(key) != other.get(key)}
+    expected = dict(sum='.train_cfg.surgery.', pcgrad='.train_cfg.surgery.', live='.model.teacher',
+                    frozen='.model.teacher', several='.train_dataloader.').get(arm, '.model.loops.0.')
+    assert changed and all(key.startswith(expected) for key in changed), changed
+
+
+def test_settings_of_a_run_reach_its_config(checkout):
+    cfg = Run('both', steps=30, rate=1e-3, percent='20', seed=7, held_out='test').config(checkout)
+    assert cfg.train_cfg.max_steps == 30 and cfg.optim_wrapper.optimizer.lr == 1e-3 and cfg.randomness.seed == 7
+    assert [(each.begin, each.end) for each in cfg.param_scheduler] == [(0, 15), (15, 30)]
+    assert {each.data_root.split('/')[2] for each in cfg.train_cfg.loop_dataloaders.supervised.dataset.datasets} == {
+        'captioned_20'}
+    assert cfg.val_dataloader.dataset.data_root == 'data/demo_b/test/ref_seg'
+    described = [each.data_root for hook in cfg.custom_hooks for each in hook.get('datasets', ())]
+    assert described == ['data/demo_b/test/dam']
+    ceiling = Run('ceiling', percent='1').config(checkout).train_dataloader.dataset.datasets
+    assert {each.data_root.split('/')[2] for each in ceiling} == {'captioned_1', 'captions'}
+
+
+def test_equal_time_gives_the_faster_arm_more_steps(checkout):
+    runs = stage('main', checkout, SECONDS)
+    assert {run.held_out for run in runs} == {'test'} and {run.seed for run in runs} == {*range(5)}
+    assert {run.steps for run in runs if run.arm == 'supervised'} == {STEPS, 4 * STEPS}
+    assert {run.steps for run in runs if run.arm == 'both'} == {STEPS}
+    assert len({run.name for run in runs}) == len(runs)
+
+
+@pytest.mark.parametrize('name', ['arms', 'recipe', 'speed'])
+def test_the_test_scenes_choose_nothing(checkout, name):
+    assert {run.held_out for run in stage(name, checkout, {})} == {'val'}
+
+
+def test_time_that_was_not_measured_is_not_guessed(checkout):
+    with pytest.raises(ValueError, match='ceiling.*stage speed first'):
+        stage('shares', checkout, {name: value for name, value in SECONDS.items() if name != 'ceiling'})
+    with pytest.raises(ValueError, match='no stage'):
+        stage('everything', checkout, SECONDS)
