@@ -1,0 +1,49 @@
+"""What tools/run_proof.py runs and what it refuses; how runs are run is tested beside ``dual_loop.proof``."""
+
+import importlib.util
+import json
+
+import pytest
+
+from dual_loop.proof.plan import Run
+
+
+@pytest.fixture
+def tool(checkout, monkeypatch):
+    """The tool; runs are noted in ``asked`` in place of run."""
+    spec = importlib.util.spec_from_file_location('run_proof', checkout / 'tools/run_proof.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    asked = []
+    monkeypatch.setattr(tool.Proof, 'go', lambda self, runs, jobs, seconds: asked.append((runs, jobs)) or tool.answer)
+    tool.answer, tool.asked = (0, 0), asked
+    return tool
+
+
+def test_some_arms_with_fewer_steps(tool, tmp_path):
+    options = ['--only', 'both', 'supervised', '--steps', '40', '--jobs', '3', '--results', str(tmp_path)]
+    assert tool.main(['arms', *options]) == 0
+    assert tool.asked == [([Run('both', 40), Run('supervised', 40)], 3)]
+
+
+def test_a_speed_is_measured_alone(tool, tmp_path):
+    tool.main(['speed', '--jobs', '8', '--results', str(tmp_path)])
+    assert tool.asked[0][1] == 1
+
+
+def test_equal_time_goes_by_the_measured_speed(tool, tmp_path):
+    for arm, seconds in (('both', 0.4), ('supervised', 0.1)):
+        (tmp_path / f'{arm}.json').write_text(json.dumps(dict(arm=arm, steps=60, seconds=seconds)))
+    with pytest.raises(SystemExit, match='run the stage speed first'):
+        tool.main(['time', '--results', str(tmp_path)])
+
+
+@pytest.mark.parametrize(('answer', 'status'), [((0, 0), 0), ((2, 0), 75), ((2, 1), 1)])
+def test_the_status_says_whether_all_is_done(tool, tmp_path, answer, status):
+    tool.answer = answer
+    assert tool.main(['recipe', '--results', str(tmp_path)]) == status
+
+
+def test_an_arm_that_is_none(tool):
+    with pytest.raises(SystemExit, match='no arm boths: use .*both, '):
+        tool.main(['arms', '--only', 'boths'])
