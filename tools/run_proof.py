@@ -15,6 +15,7 @@ if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds,
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from dual_loop.evaluation.command_line import count
 from dual_loop.proof.plan import SPEED_STEPS, arms, stage
 from dual_loop.proof.results import read_results, seconds_of_arms
 from dual_loop.proof.running import Proof
+from dual_loop.proof.tables import table
 from dual_loop.stop import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f'run_proof.py: {error}')
     runs = [replace(run, steps=args.steps or run.steps) for run in runs if run.arm in (args.only or (run.arm, ))]
     jobs = 1 if args.stage == 'speed' else args.jobs
-    left, failed = Proof(ROOT, args.work_dir.resolve(), args.results.resolve()).go(runs, jobs, args.until)
+    proof = Proof(ROOT, args.work_dir.resolve(), args.results.resolve())
+    left, failed = proof.go(runs, jobs, args.until)
+    print(table(json.loads(proof.result(run).read_text()) for run in runs if proof.result(run).exists()))
     print(f'{len(runs) - left - failed} of {len(runs)} runs are done, {left} left, {failed} failed')
     return 1 if failed else LEFT if left else 0
 
