@@ -8,7 +8,9 @@ from scipy.stats import t
 
 #: Title -> figure of the held-out scenes.
 FIGURES = {
-    'cIoU, new names': 'held_out/ciou_new', 'old names': 'held_out/ciou_old', 'relations': 'held_out/ciou_relation',
+    'cIoU, new names': 'held_out/ciou_new',
+    'old names': 'held_out/ciou_old',
+    'relations': 'held_out/ciou_relation',
     'new names said right': 'cycle/accuracy_new_names',
     'old names said right': 'cycle/accuracy_old_names',
     'all four right': 'cycle/accuracy_all_four', 'cycle IoU': 'cycle/generated_iou', 'of true captions': 'cycle/true_iou',
