@@ -16,8 +16,8 @@ def cycle_ious(
 ) -> torch.Tensor:
     """IoU (R,) of the masks that the teacher finds by captions with the true ones; 0 where both are empty.
 
-    The question is the fixed one of monitoring and the answer is given, so it is one pass without draws. The teacher's
-    values and no dropout; ``text_hidden_fcs`` and the mask decoder, of which a teacher has no values, are the student's.
+    The fixed question of monitoring with its answer given: one pass, without draws. It runs with the teacher's values
+    and no dropout; ``text_hidden_fcs`` and the mask decoder, of which a teacher has no values, are the student's.
 
     Args:
         teacher: whose ``active`` puts its values in place.

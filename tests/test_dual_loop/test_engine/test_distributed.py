@@ -60,7 +60,7 @@ THREE_LOOPS = [
 ]
 #: The teacher's words in the slot, a bounded bridge, and rows that the teacher does not find left out.
 OPTIONS = dict(name='options-of-loop1', mode='ddp', accumulation=3, clip=1.0, loop1=dict(
-    slot='teacher', bridge_gradient=0.5, bridge_max_norm=0.02, min_cycle_iou=0.1))
+    slot='teacher', bridge_gradient=0.5, bridge_max_norm=0.005, min_cycle_iou=0.02))
 #: One loss of one rank is not a number in the third of six steps.
 NAN_STEP = 2
 NAN = [dict(name=f'nan-loop{loop}-{mode}', mode=mode, accumulation=accumulation, clip=1.0, snapshots=True,
