@@ -46,6 +46,8 @@ class SAVPairDataset(GroundedDataset):
             or 'both'.
         gap: of the release, smallest and largest distance of the two frames in annotated frames, 6 per second. The
             default is half a second to four seconds.
+        pairs: False gives the first frame alone, in which the object is then both described and found: the same
+            objects in the same frames, to compare with pairs. The second is neither read nor encoded.
         **common: see ``GroundedDataset``.
 
     Raises:
@@ -59,7 +61,7 @@ class SAVPairDataset(GroundedDataset):
     ids_are_unique = True
 
     def __init__(self, data_root: str | Path, layout: str | None = None, annotations: str = 'manual',
-                 gap: Sequence[int] = (3, 24), **common):
+                 gap: Sequence[int] = (3, 24), pairs: bool = True, **common):
         if layout not in _LAYOUTS:
             raise ValueError(f"layout must be 'release', 'npz' or None, got {layout!r}")
         if annotations not in KINDS:
@@ -69,6 +71,7 @@ class SAVPairDataset(GroundedDataset):
         self.layout = layout
         self.annotations = annotations
         self.gap = tuple(gap)
+        self.suffixes = ('1', '2') if pairs else ('', )
         self._last_file: tuple[str, list] | None = None
         super().__init__(data_root, **common)
 
@@ -118,7 +121,7 @@ class SAVPairDataset(GroundedDataset):
     def load(self, row: int, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         frames = self._release_frames(row, index) if self._is_release else self._stored_frames(row)
-        for suffix, (number, image, mask) in zip('12', frames):
+        for suffix, (number, image, mask) in zip(self.suffixes, frames):
             regions = self.regions(mask)
             if self.num_objects > 1:
                 regions = {key: each[None] for key, each in regions.items()}
@@ -128,7 +131,7 @@ class SAVPairDataset(GroundedDataset):
         return sample | dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes)
 
     def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Both frames; of the release the pair that the row's first position shows."""
+        """Both frames, or the first; of the release the pair that the row's first position shows."""
         frames = self._release_frames(row, row) if self._is_release else self._stored_frames(row)
         for _, image, mask in frames:
             yield image, mask
@@ -138,18 +141,18 @@ class SAVPairDataset(GroundedDataset):
         return 'visible' in self.index
 
     def _stored_frames(self, row: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
-        """Number, pixels and mask of both frames of an npz file."""
-        arrays = sav_npz.read_arrays(self.path(row))
-        for number in (1, 2):
+        """Number, pixels and mask of the frames of an npz file."""
+        arrays = sav_npz.read_arrays(self.path(row), len(self.suffixes))
+        for number in range(1, len(self.suffixes) + 1):
             image = sav_npz.frame_pixels(arrays[f'frame{number}'], f'frame{number}')
             yield number, image, sav_npz.frame_mask(arrays[f'mask{number}'], image, f'mask{number}')
 
     def _release_frames(self, row: int, index: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
-        """Number, pixels and mask of the two frames of a video that position ``index`` shows."""
+        """Number, pixels and mask of the frames of a video that position ``index`` shows."""
         file, video, number = self.index['file'][row], self.path(row), self.index['object'][row]
         possible = pairs(from_text(self.index['visible'][row]), self.gap)
         draw = seed_for(self.seed, 'pair', self.source, self.sample_id(row), int(index))
-        pair = possible[draw % len(possible)].tolist()
+        pair = possible[draw % len(possible)].tolist()[:len(self.suffixes)]
         path = self.data_root / file
         if self._last_file is None or self._last_file[0] != file:
             self._last_file = file, read_masklets(path)
