@@ -6,4 +6,4 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.proof import *
 
-model['loops'][0].update(bridge_max_norm=0.1)
+model['loops'][0].update(bridge_max_norm=1.0)

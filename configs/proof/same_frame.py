@@ -6,4 +6,4 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.proof import *
 
-model['loops'][0].update(pairs=False)
+train_dataloader['dataset']['datasets'] = [dict(masks_b['datasets'][0], pairs=False), *masks_b['datasets'][1:]]

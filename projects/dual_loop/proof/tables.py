@@ -13,7 +13,9 @@ FIGURES = {
     'relations': 'held_out/ciou_relation',
     'new names said right': 'cycle/accuracy_new_names',
     'old names said right': 'cycle/accuracy_old_names',
-    'all four right': 'cycle/accuracy_all_four', 'cycle IoU': 'cycle/generated_iou', 'of true captions': 'cycle/true_iou',
+    'all four right': 'cycle/accuracy_all_four',
+    'cycle IoU': 'cycle/generated_iou',
+    'of true captions': 'cycle/true_iou',
 }
 COVERAGE = 0.95
 

@@ -54,7 +54,8 @@ def test_an_arm_differs_from_both_in_what_it_is_called_after_alone(configs, arm)
     own, other = (flat({part: configs[name][part] for part in parts}) for name in (arm, 'both'))
     changed = {key for key in own.keys() | other.keys() if own.get(key) != other.get(key)}
     expected = dict(sum='.train_cfg.surgery.', pcgrad='.train_cfg.surgery.', live='.model.teacher',
-                    frozen='.model.teacher', several='.train_dataloader.').get(arm, '.model.loops.0.')
+                    frozen='.model.teacher', several='.train_dataloader.',
+                    same_frame='.train_dataloader.').get(arm, '.model.loops.0.')
     assert changed and all(key.startswith(expected) for key in changed), changed
 
 
