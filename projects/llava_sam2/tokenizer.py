@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from .paths import resolve
 from .portable.prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START
+from .weights.download import download_command
 
 # The split of Qwen2's tokenizer: punctuation runs may join, so that a final '.' and a terminator that is text have
 # their seams where the real one has.
@@ -58,7 +59,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     folder = resolve(folder)
     if not (folder / 'tokenizer_config.json').is_file():
-        raise FileNotFoundError(f'no tokenizer_config.json in {folder}; point model.tokenizer to a tokenizer folder')
+        raise FileNotFoundError(f'no tokenizer_config.json in {folder}; point model.tokenizer (with loops '
+                                'model.base.tokenizer) to a tokenizer folder, or run '
+                                f'`{download_command(folder)}`')
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

@@ -14,8 +14,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TOOLS = sorted(file.name for file in (CHECKOUT / 'tools').glob('*.py'))
-PRELUDE = re.compile(r"\A[^\n]*\"\"\".*?\"\"\"\n\nimport signal\n\nif __name__ == '__main__':.*\n"
-                     r"    signal\.signal\(signal\.SIGINT, signal\.SIG_DFL\)\n", re.DOTALL)
+PRELUDE = re.compile(r"\A\"\"\"[^\"]*\"\"\"\n\nimport sys\nfrom pathlib import Path\n\nif __name__ == '__main__':\n"
+                     r"    sys\.path\.insert\(0, [^\n]*\n    import dual_loop_command\.script ")
 
 
 @pytest.mark.parametrize('tool', TOOLS)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from dual_loop.checkpoints.files import Trained, read_trained
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build, check_base, select
+from dual_loop.config_files import read_config
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.portable.chat import Sa2VAChatModel
 from llava_sam2.portable.network import Sa2VANetwork
@@ -16,6 +16,7 @@ from llava_sam2.portable.released import fill_from, plan_release
 from llava_sam2.portable.static_decoding import KeptDecoder
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
+from llava_sam2.weights.download import download_command
 from llava_sam2.weights.export import release_of
 from llava_sam2.weights.fingerprint import Fingerprint
 
@@ -76,7 +77,8 @@ def load_model(
     """
     path = Path(model)
     if not path.exists():
-        raise FileNotFoundError(f'{model} does not exist: give the folder of a model, or a config and a checkpoint')
+        raise FileNotFoundError(f'{model} does not exist: give the folder of a model, or a config and a checkpoint; '
+                                f'released weights come by `{download_command(path)}`')
     if path.is_dir():
         if checkpoint is not None or ema or parts != 'full' or base is not None:
             raise ValueError(f'{model} is a folder with weights of its own: a checkpoint, averages, parts or a base '
@@ -102,7 +104,7 @@ def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) ->
 def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: str | None,
                  device: torch.device | str, parts: str, base_folder: str | None) -> Loaded:
     trained = None if checkpoint is None else read_trained(checkpoint)
-    model, base = build(Config.fromfile(config), base_folder)
+    model, base = build(read_config(config), base_folder)
     if trained is not None:
         check_base(trained, base, str(checkpoint))
         model.load_state_dict(select(trained, model, parts, ema, str(checkpoint)), strict=False)
