@@ -87,7 +87,7 @@ def test_the_console_script_is_the_module():
     setup.read(CHECKOUT / 'setup.cfg')
     assert setup['options.entry_points']['console_scripts'].split() == ['dual-loop', '=', 'dual_loop_command.main:main']
     for words, status in ((['compare', '--help'], 0), (['eval', 'nothing'], 2)):
-        of_script = run('import sys\nfrom dual_loop_command.main import main\nsys.argv[0] = "dual-loop"\nmain()', *words)
+        of_script = run('from dual_loop_command.main import main\nmain()', *words)
         of_module = subprocess.run(
             [sys.executable, '-m', 'dual_loop_command', *words], capture_output=True, text=True,
             env=os.environ | dict(PYTHONPATH=str(CHECKOUT / 'projects'), COLUMNS='120'))
