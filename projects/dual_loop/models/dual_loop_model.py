@@ -41,7 +41,8 @@ class DualLoopModel(BaseModel):
             :class:`MaskLoop` and :class:`CaptionLoop` with the settings below.
         teacher: ``ema`` speaks with the averages that TeacherEMAHook keeps, ``frozen`` with the weights that the model
             is built with, ``live`` with the student's own; or a registered class with its further arguments.
-        bridge, topk, tau, mask_ratio, denoise_weight: of loop 1, see :class:`MaskLoop`, where the defaults are.
+        bridge, topk, tau, mask_ratio, denoise_weight, distill_weight, reward_weight, listener: of loop 1, see
+            :class:`MaskLoop`, where the defaults are.
         mask_weight: of loop 2, see :class:`CaptionLoop`.
         max_caption_len, answer_weight: of both.
 
@@ -61,6 +62,9 @@ class DualLoopModel(BaseModel):
         mask_ratio: float | None = None,
         answer_weight: float | None = None,
         denoise_weight: float | None = None,
+        distill_weight: float | None = None,
+        reward_weight: float | None = None,
+        listener: str | dict | None = None,
         mask_weight: float | None = None,
         data_preprocessor: dict | None = None,
     ):
@@ -68,9 +72,12 @@ class DualLoopModel(BaseModel):
         #: Name -> loop, in the order of the config.
         self.loops = build_loops(dict(
             loops=loops, bridge=bridge, topk=topk, tau=tau, max_caption_len=max_caption_len, mask_ratio=mask_ratio,
-            answer_weight=answer_weight, denoise_weight=denoise_weight, mask_weight=mask_weight))
+            answer_weight=answer_weight, denoise_weight=denoise_weight, distill_weight=distill_weight,
+            reward_weight=reward_weight, listener=listener, mask_weight=mask_weight))
         self.base = base if isinstance(base, VideoLLaVASAMModel) else MODELS.build(base)
         self.teacher = build_teacher(teacher or 'ema', self.base)
+        for loop in self.loops.values():
+            loop.attach(self)
 
     @property
     def max_caption_len(self) -> int | None:
@@ -124,7 +131,8 @@ def build_loops(settings: Mapping[str, Any]) -> dict[str, Loop]:
         ValueError: see :class:`DualLoopModel`.
     """
     of_both = {key: settings.get(key) for key in ('max_caption_len', 'answer_weight')}
-    of_first = {key: settings.get(key) for key in ('bridge', 'topk', 'tau', 'mask_ratio', 'denoise_weight')}
+    of_first = {key: settings.get(key) for key in ('bridge', 'topk', 'tau', 'mask_ratio', 'denoise_weight',
+                                                   'distill_weight', 'reward_weight', 'listener')}
     of_second = dict(mask_weight=settings.get('mask_weight'))
     given = [key for key, value in (of_both | of_first | of_second).items() if value is not None]
     if settings.get('loops') is None:

@@ -58,6 +58,12 @@ THREE_LOOPS = [
     dict(name='three-loops-joined', mode='zero2', clip=1.0, supervised='joined'),
     dict(name='three-loops-own', mode='ddp', accumulation=3, supervised='own'),
 ]
+#: Options of loop 1 that ask teacher and listener for masks, and samples with several objects.
+OF_LOOP1 = [
+    dict(name='loop1-options', mode='ddp', accumulation=3, clip=1.0,
+         loop1=dict(distill_weight=0.5, reward_weight=0.5)),
+    dict(name='loop1-objects', mode='zero2', clip=1.0, samples=('loop1_objects', 'loop2')),
+]
 #: One loss of one rank is not a number in the third of six steps.
 NAN_STEP = 2
 NAN = [dict(name=f'nan-loop{loop}-{mode}', mode=mode, accumulation=accumulation, clip=1.0, snapshots=True,
@@ -156,7 +162,7 @@ def largest(tensor: torch.Tensor) -> float:
 
 @pytest.fixture(scope='module')
 def covering(run_cases) -> Path:
-    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, *NAN]
+    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, *OF_LOOP1, *NAN]
     out = run_cases(cases)
     write_table(out, cases)
     return out
@@ -231,6 +237,23 @@ def test_three_loops_on_two_ranks_equal_one_process(covering, case):
         # Joined, it is a part of the first of two gradients; else there is a third one, and a Gramian of the two that
         # reach the mask decoder.
         assert {'w3', 'cosine13', 'w3/1+3'} <= set(step) if case['supervised'] == 'own' else 'w3' not in step
+
+
+@pytest.mark.parametrize('case', OF_LOOP1, ids=names(OF_LOOP1))
+def test_options_of_loop1_on_two_ranks_equal_one_process(covering, case):
+    found = compare(covering, case)
+    assert found.within, found
+    ranks, [reference] = records(covering, case), records(covering, reference_of(case))
+    for step, expected in enumerate(reference['scalars']):
+        for part in ('distill', 'score') * ('loop1' in case):
+            mean = sum(record['scalars'][step][f'loop1/{part}'] for record in ranks) / WORLD_SIZE
+            assert mean == pytest.approx(expected[f'loop1/{part}'], rel=1e-4, abs=1e-6) and mean != 0
+        if 'samples' in case:  # rows have their own numbers on each rank
+            names = [sum(record['order'][step]['loop1'], []) for record in ranks]
+            assert sorted(sum(names, [])) == sorted(sum(reference['order'][step]['loop1'], []))
+    if 'samples' in case:
+        sizes = [[len(sum(step['loop1'], [])) for step in record['order']] for record in ranks]
+        assert sizes[0] != sizes[1] and max(map(max, sizes)) > BATCH_SIZE
 
 
 @pytest.mark.parametrize('case', UNUSABLE, ids=names(UNUSABLE))
