@@ -20,7 +20,8 @@ PATIENCE = dict(case=20, imports=240)
 def saved_samples(make_sample, tmp_path_factory) -> Path:
     """Masks without captions, human sentences and frame pairs for loop 1, descriptions for loop 2.
 
-    Of ``loop1_objects`` most samples have several objects. Three and two batches of four each, so that six steps of one micro-batch are two and three epochs.
+    Of ``loop1_objects`` most samples have several objects. Three and two batches of four each, so that six steps of one
+    micro-batch are two and three epochs.
     """
     descriptions = ('A small red circle with white stripes.', 'A dog. It is big.', 'a cat', 'it stands on a mat')
 
