@@ -187,9 +187,10 @@ class SAVPairDataset(GroundedDataset):
         rng = np.random.default_rng(seed_for(self.seed, 'companions', self.source, index))
         found: list[list[dict[str, torch.Tensor]]] = []
         for companion in map(int, rng.permutation(self._rows_beside(row))):
+            if len(found) == self.num_objects - 1:
+                break
             visible = from_text(self.index['visible'][companion])
-            if len(found) == self.num_objects - 1 or not all(
-                    frame < len(visible) and visible[frame] for frame in shown):
+            if not all(frame < len(visible) and visible[frame] for frame in shown):
                 continue
             try:
                 found.append([self.regions(self._release_mask(companion, frame, image))

@@ -110,6 +110,6 @@ def check_teacher(runner, model) -> None:
               if getattr(loop, 'reward', None) is not None}
     frozen = [setting for setting, teacher in asked.items() if isinstance(teacher, FrozenTeacher)]
     if frozen and runner._load_from and not runner._resume:
-        raise ValueError(f'{frozen[0]} keeps to the weights of model.base, not to those of load_from='
+        raise ValueError(f'{frozen[0]} speaks with the weights of model.base, not with those of load_from='
                          f'{runner._load_from}, which a resumed run would not have: export that checkpoint '
                          '(tools/convert_ckpt_to_hf.py) and set model.base.pretrained to the folder')
