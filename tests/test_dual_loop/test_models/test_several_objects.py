@@ -10,7 +10,7 @@ from dual_loop.datasets import RefCOCODataset, SA1BDataset, collate_samples
 from dual_loop.engine.hooks.picture_hook import PictureHook, read_pictures
 from llava_sam2 import model as base_model
 from llava_sam2 import text_rows
-from llava_sam2.randomness import seed_for
+from llava_sam2.randomness import generator_for, seed_for
 
 OPTIONS = dict(denoise_weight=0.5, distill_weight=0.5, reward_weight=0.3)
 #: Captions of a sample's own object and of its companions, and whether it is a frame pair.
@@ -37,9 +37,13 @@ def run(build_loops, monkeypatch):
     def run(samples, step=3):
         model = build_loops(**OPTIONS).eval()
         ragged(monkeypatch, model)
+        generator = generator_for('teacher')
+        model.teacher.set_values({name: p.detach() + 0.2 * torch.randn(p.shape, generator=generator)
+                                  for name, p in model.base.trainables().items()})
         seen = {name: spy(monkeypatch, model.base.network, name, lambda args, _: len(args[0]))
                 for name in ('encode_vision', 'encode_grounding')}
         out = model.loops['loop1'].forward(model, collate_samples(samples), step, preview=True)
+        assert out['distill'] > 1e-3 and out['denoise'] > 0
         return out, gradients(model, out['loss']), seen
 
     return run
@@ -80,6 +84,7 @@ def test_a_batch_is_the_mean_over_samples_of_the_mean_over_their_objects(run, ma
     samples = [in_one_sample(make_sample, 1, (None, 'a cat', None)), make_sample(2),
                in_one_sample(make_sample, 4, (None, None), True)]
     together, single = run(samples), [run([sample]) for sample in samples]
+    assert together[0]['score'] != 0
     mean = ({name: sum(out[name].detach() for out, *_ in single) / 3 for name in
              ('loss', 'mask', 'dice', 'answer', 'denoise', 'distill', 'score')},
             {name: sum(grads[name] for _, grads, _ in single) / 3 for name in together[1]})
