@@ -56,8 +56,8 @@ DEFAULTS = dict(
     workers=0,  # of each loader
     dropout=0.0,  # of LoRA
     teacher='ema',
-    loop1={},  # further arguments of MaskLoop
     validate_every=0,  # so many steps
+    loop1=None,  # further arguments of MaskLoop
     supervised=None,  # a third loop on the samples of loop 2: 'joined' to loop 1's gradient, or with its 'own'
     checkpoint_interval=None,  # save every so many steps, and after the last
     save_total_limit=None,
@@ -122,7 +122,7 @@ def write_config(case: dict, sizes: dict, samples: Path, work_dir: Path) -> Path
         experiment_name=work_dir.name,
         model=dict(type='stirred_model', sizes=sizes, seed=case['seed'], checkpointing=case['checkpointing'],
                    compile=case['compile'], dropout=case['dropout'], nan=case['nan'],
-                   supervised=case['supervised'], teacher=case['teacher'], loop1=case['loop1']),
+                   supervised=case['supervised'], teacher=case['teacher'], loop1=case['loop1'] or {}),
         train_dataloader=loader(loop1, 'train'),
         train_cfg=dict(
             type='DualLoopTrainLoop', loop2_dataloader=loader(loop2), max_steps=case['steps'],
@@ -197,7 +197,7 @@ class SavedSamples(torch.utils.data.Dataset):
 
 @MODELS.register_module()
 def stirred_model(sizes: dict, seed: int, checkpointing: bool, compile: bool, dropout: float, nan: dict | None,
-                  supervised: str | None, teacher: str, loop1: dict) -> DualLoopModel:
+                  supervised: str | None, teacher: str = 'ema', loop1: dict | None = None) -> DualLoopModel:
     """Tiny model with random weights in which no trainable is zero; ``nan`` breaks one loss of one rank."""
     torch.manual_seed(seed)
     base = VideoLLaVASAMModel(tokenizer='assets/tiny', network=sizes, random_weights=True,
@@ -210,7 +210,7 @@ def stirred_model(sizes: dict, seed: int, checkpointing: bool, compile: bool, dr
     base.random_weights = False  # as if they had been loaded: checkpoints hold the trainables only
     # With little weight on the answer, which both loops learn, the gradients of the loops agree and conflict by turns.
     model = DualLoopModel(base, teacher=teacher, loops=[
-        MaskLoop(topk=16, max_caption_len=6, denoise_weight=0.5, answer_weight=0.1, **loop1),
+        MaskLoop(topk=16, max_caption_len=6, denoise_weight=0.5, answer_weight=0.1, **(loop1 or {})),
         CaptionLoop(max_caption_len=6, answer_weight=0.1),
         *([SupervisedLoop(answer_weight=0.1, joins=dict(joined='loop1', own=None)[supervised])] if supervised else []),
     ])

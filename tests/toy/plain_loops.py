@@ -146,8 +146,12 @@ class PlainRow:
         pieces = prompt + self.encode(self.caption + self.after)
         return self.cross_entropy(self.states(pieces, image, region), pieces, list(range(len(prompt), len(pieces))))
 
-    def student(self, taught: list[int], topk: int = 16, tau: float = 0.7) -> tuple[list, list[int], torch.Tensor]:
-        """Soft caption, its sampled ids and the denoising loss, from what the teacher says."""
+    def student(self, taught: list[int], topk: int = 16, tau: float = 0.7, slot: str = 'student', factor: float = 1,
+                max_norm: float = math.inf) -> tuple[list, list[int], torch.Tensor]:
+        """Soft caption, its ids and the denoising loss, from what the teacher says.
+
+        The gradient of the soft caption is taken ``factor`` times and cut to ``max_norm`` times the row's weight.
+        """
         if len(taught) > 1 and self.tokenizer.decode(taught[-1:]) == '.':
             taught = taught[:-1]
         drawn, ordinary = words(self.key('corruption'), 2 * len(taught)), self.vocabulary.ordinary_ids
@@ -160,20 +164,26 @@ class PlainRow:
         states = self.states(prompt + read, self.image1, self.region)
         denoise = self.cross_entropy(states, prompt + taught, [len(prompt) + place for place in replaced])
         matrix = self.network.language_model.get_input_embeddings().weight
-        soft, sampled = [], []
+        mixtures, sampled = [], []
         for place in range(len(taught)):
             logits = self.network.language_model.lm_head(states[len(prompt) + place - 1])
             allowed = logits.masked_fill(self.vocabulary.not_in_caption, -math.inf)
-            values, ids = allowed.topk(topk)
-            ids = ids.tolist()
+            ids = allowed.argsort(descending=True)[:topk].tolist()
+            if slot == 'teacher':
+                given = taught[place]
+                ids = [given, *[index for index in ids if index != given][: topk - 1]]
+            noisy = torch.stack([logits[index] for index in ids])
+            if slot == 'student':
+                noisy = noisy - (-(1 - uniform(self.key('gumbel'), topk, place)).log()).log().float()
             if place == 0:
                 ids = [int(self.vocabulary.with_leading_space[index]) for index in ids]
-            drawn = uniform(self.key('gumbel'), topk, place)
-            noisy = values - (-(1 - drawn).log()).log().float()
-            mixture = (noisy / tau).softmax(0) @ matrix[ids]
-            sampled.append(ids[int(noisy.argmax())])
-            soft.append(matrix[sampled[-1]] + mixture - mixture.detach())
-        return soft, sampled, denoise
+            mixtures.append((noisy / tau).softmax(0) @ matrix[ids])
+            sampled.append(ids[0] if slot == 'teacher' else ids[int(noisy.argmax())])
+        mixture = torch.stack(mixtures)
+        if mixture.requires_grad:
+            mixture.register_hook(lambda grad: grad * min(
+                factor, max_norm * self.weight / max(float(grad.norm()), 1e-30)))
+        return list(matrix[sampled] + mixture - mixture.detach()), sampled, denoise
 
 
 def bilinear(grid: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
@@ -198,13 +208,17 @@ def touched(logits: torch.Tensor) -> torch.Tensor:
     ])
 
 
-def loop1(model, data, step: int, seed: int, taught: dict[int, list[int]]) -> tuple[dict, dict[int, str], list]:
-    """Parts, the sampled captions as text, and the logits, of a batch whose rows ``taught`` the teacher describes."""
+def loop1(model, data, step: int, seed: int, taught: dict[int, list[int]], **options
+          ) -> tuple[dict, dict[int, str], list]:
+    """Parts, the captions in the slot as text, and the logits, of a batch whose rows ``taught`` the teacher describes.
+
+    Options are those of :meth:`PlainRow.student`.
+    """
     parts, texts, logits = dict(mask=0.0, dice=0.0, answer=0.0, denoise=0.0), {}, []
     for index in range(len(data['captions'])):
         row = PlainRow(model.base, data, index, step, seed)
         if row.caption is None:
-            slot, sampled, denoise = row.student(taught[index])
+            slot, sampled, denoise = row.student(taught[index], **options)
             texts[index] = row.tokenizer.decode(sampled).strip()
             parts['denoise'] += row.weight * denoise
         else:

@@ -37,7 +37,7 @@ class SAVPairDataset(GroundedDataset):
       is an object that is visible in two annotated frames ``gap`` apart. Which two is drawn from all such pairs, in
       either order, by ``seed``, the sample and its position in the repeated data set: with ``repeats=3`` an epoch shows
       three draws of each object, and every epoch the same ones. With ``num_objects`` its companions are objects of
-      the same annotation file that both frames show.
+      the same annotation file that the frames show.
     - ``masklet_data_*.npz``, one pair and one object each: ``frame1, frame2`` (H, W, 3), 0..255, and ``mask1, mask2``
       (H, W), 0 outside, of any number type.
 
@@ -48,6 +48,8 @@ class SAVPairDataset(GroundedDataset):
             or 'both'.
         gap: of the release, smallest and largest distance of the two frames in annotated frames, 6 per second. The
             default is half a second to four seconds.
+        pairs: False gives the first frame alone, in which the object is then both described and found: the same
+            objects in the same frames, to compare with pairs. The second is neither read nor encoded.
         **common: see ``GroundedDataset``.
 
     Raises:
@@ -61,7 +63,7 @@ class SAVPairDataset(GroundedDataset):
     ids_are_unique = True
 
     def __init__(self, data_root: str | Path, layout: str | None = None, annotations: str = 'manual',
-                 gap: Sequence[int] = (3, 24), **common):
+                 gap: Sequence[int] = (3, 24), pairs: bool = True, **common):
         if layout not in _LAYOUTS:
             raise ValueError(f"layout must be 'release', 'npz' or None, got {layout!r}")
         if annotations not in KINDS:
@@ -71,6 +73,7 @@ class SAVPairDataset(GroundedDataset):
         self.layout = layout
         self.annotations = annotations
         self.gap = tuple(gap)
+        self.suffixes = ('1', '2') if pairs else ('', )
         self._last_file: tuple[str, list] | None = None
         super().__init__(data_root, **common)
 
@@ -123,7 +126,7 @@ class SAVPairDataset(GroundedDataset):
         objects = [[self.regions(mask) for _, _, mask in frames]]
         if self.num_objects > 1 and self._is_release:
             objects += self._companion_regions(row, index, frames)
-        for place, (suffix, (number, image, _)) in enumerate(zip('12', frames)):
+        for place, (suffix, (number, image, _)) in enumerate(zip(self.suffixes, frames)):
             regions = objects[0][place]
             if self.num_objects > 1:
                 regions = {key: torch.stack([each[place][key] for each in objects]) for key in regions}
@@ -133,7 +136,7 @@ class SAVPairDataset(GroundedDataset):
         return sample | dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes)
 
     def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Both frames; of the release the pair that the row's first position shows."""
+        """Both frames, or the first; of the release the pair that the row's first position shows."""
         frames = self._release_frames(row, row) if self._is_release else self._stored_frames(row)
         for _, image, mask in frames:
             yield image, mask
@@ -143,17 +146,17 @@ class SAVPairDataset(GroundedDataset):
         return 'visible' in self.index
 
     def _stored_frames(self, row: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
-        """Number, pixels and mask of both frames of an npz file."""
-        arrays = sav_npz.read_arrays(self.path(row))
-        for number in (1, 2):
+        """Number, pixels and mask of the frames of an npz file."""
+        arrays = sav_npz.read_arrays(self.path(row), len(self.suffixes))
+        for number in range(1, len(self.suffixes) + 1):
             image = sav_npz.frame_pixels(arrays[f'frame{number}'], f'frame{number}')
             yield number, image, sav_npz.frame_mask(arrays[f'mask{number}'], image, f'mask{number}')
 
     def _release_frames(self, row: int, index: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
-        """Number, pixels and mask of the two frames of a video that position ``index`` shows."""
+        """Number, pixels and mask of the frames of a video that position ``index`` shows."""
         possible = pairs(from_text(self.index['visible'][row]), self.gap)
         draw = seed_for(self.seed, 'pair', self.source, self.sample_id(row), int(index))
-        pair = possible[draw % len(possible)].tolist()
+        pair = possible[draw % len(possible)].tolist()[:len(self.suffixes)]
         self._masklets(row)  # before the video, which takes longer
         images = read_frames(self.path(row), [FRAMES_PER_MASK * frame for frame in pair])
         for frame, image in zip(pair, images):
@@ -182,7 +185,7 @@ class SAVPairDataset(GroundedDataset):
 
     def _companion_regions(self, row: int, index: int, frames: Sequence[tuple[int, torch.Tensor, np.ndarray]]
                            ) -> list[list[dict[str, torch.Tensor]]]:
-        """Regions in both frames of up to ``num_objects - 1`` further objects, in an order fixed by (seed, index)."""
+        """Regions in the frames of up to ``num_objects - 1`` further objects, in an order fixed by (seed, index)."""
         shown = [number // FRAMES_PER_MASK for number, _, _ in frames]
         rng = np.random.default_rng(seed_for(self.seed, 'companions', self.source, index))
         found: list[list[dict[str, torch.Tensor]]] = []

@@ -13,18 +13,18 @@ PATTERN = 'masklet_data_*.npz'
 _KEYS = ('frame1', 'mask1', 'frame2', 'mask2')
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The four arrays of a pair file.
+def read_arrays(path: Path, frames: int = 2) -> dict[str, np.ndarray]:
+    """The arrays of the first so many frames of a pair file.
 
     Raises:
-        BadSample: missing, cut off, or without one of them.
+        BadSample: missing, cut off, or without one of the four.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             missing = [key for key in _KEYS if key not in arrays]
             if missing:
                 raise BadSample(f'the arrays {", ".join(missing)} are missing', path)
-            return {key: arrays[key] for key in _KEYS}
+            return {key: arrays[key] for key in _KEYS[:2 * frames]}
     except BadSample:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:

@@ -49,12 +49,13 @@ class BridgeOutput:
 
     Attributes:
         embeds: per row, (n, D) caption embeddings.
-        ids: per row, the n sampled token ids, in the form that stands in the slot.
+        ids: per row, the n sampled or given token ids, in the form that stands in the slot.
         entropy: (), mean entropy of the student's distribution over the candidates, in nats.
-        agreement: (), share of sampled tokens that are the student's own best.
+        agreement: (), share of these tokens that are the student's own best.
         log_probs: (R,), log-probability of each sampled caption under the student's distribution over the candidates
-            that it was drawn from, the sum over its tokens; a bridge may leave it out, and then cannot be rewarded.
-        best: per row, the student's own best tokens in the same form; left out together with ``log_probs``.
+            that it was drawn from, the sum over its tokens; None where nothing was sampled. A bridge may leave it out,
+            and then cannot be rewarded.
+        best: per row, the student's own best tokens in the same form; goes with ``log_probs``.
     """
 
     embeds: list[torch.Tensor]
@@ -70,7 +71,8 @@ class CaptionBridge:
     """Straight-through Gumbel-softmax over the k best tokens of each caption position.
 
     Forward is the embedding of one sampled token (Gumbel-max over the candidates); backward is the gradient of the
-    tempered softmax mixture (Jang et al. 2017, straight-through estimator).
+    tempered softmax mixture (Jang et al. 2017, straight-through estimator). With given tokens nothing is sampled:
+    forward is their embedding, backward the gradient of the mixture without noise.
 
     Args:
         topk: candidates per position.
@@ -89,24 +91,36 @@ class CaptionBridge:
         keys: torch.Tensor,
         weight: torch.Tensor,
         vocabulary: Vocabulary,
+        given: Sequence[Sequence[int]] | None = None,
     ) -> BridgeOutput:
-        """Sample captions.
+        """Sample captions, or take given ones.
 
         Args:
             logits: per row, (n, V) at the caption positions.
             keys: (R,) int64, on the device of the logits; a row's noise depends on its own key alone.
             weight: (V, D) embedding matrix; gets a gradient only when it is trained.
             vocabulary: says which tokens a caption may contain and which form follows a space.
+            given: per row, n token ids that stand in the slot in place of sampled ones. Each is a candidate with the
+                student's own logit, beside the ``topk - 1`` best others, also where it is not among the best.
         """
         lengths = [len(part) for part in logits]
         device = weight.device
         # fp32: in bf16 the noise takes 1 836 distinct values and never exceeds 5.53.
-        scores = torch.cat(list(logits)).float().masked_fill(vocabulary.on('not_in_caption', device), float('-inf'))
-        values, candidates = scores.topk(min(self.topk, len(vocabulary.ordinary_ids)), dim=-1)
-        rows, places = on_device(
-            [(row, place) for row, length in enumerate(lengths) for place in range(length)], device).unbind(1)
-        noisy = values - exponential(keys[rows], values.shape[1], places).log()
-        hard = noisy.argmax(dim=-1)
+        scores, banned = torch.cat(list(logits)).float(), vocabulary.on('not_in_caption', device)
+        count = min(self.topk, len(vocabulary.ordinary_ids))
+        if given is None:
+            values, candidates = scores.masked_fill(banned, float('-inf')).topk(count, dim=-1)
+            rows, places = on_device(
+                [(row, place) for row, length in enumerate(lengths) for place in range(length)], device).unbind(1)
+            noisy = values - exponential(keys[rows], values.shape[1], places).log()
+            hard, best = noisy.argmax(dim=-1), torch.zeros((), dtype=torch.long, device=device)
+        else:
+            forced = on_device([index for ids in given for index in ids], device)[:, None]
+            banned = banned.expand_as(scores).scatter(1, forced, True)
+            values, candidates = scores.masked_fill(banned, float('-inf')).topk(count - 1, dim=-1)
+            values = noisy = torch.cat([scores.gather(1, forced), values], dim=1)
+            candidates = torch.cat([forced, candidates], dim=1)
+            hard, best = torch.zeros_like(forced[:, 0]), values.argmax(dim=-1)
         probs = (noisy / self.tau).softmax(dim=-1)
         # The text before the slot ends without a space, so the first caption token brings it along.
         first = on_device([sum(lengths[:row]) for row in range(len(lengths))], device)
@@ -114,8 +128,8 @@ class CaptionBridge:
         candidates = candidates.index_copy(0, first, spaced)  # topk's own backward needs the original
         embeds = _HardLookup.apply(probs, candidates, hard, weight)
         tokens = torch.stack((candidates.gather(1, hard[:, None])[:, 0], candidates[:, 0])).tolist()  # one wait
-        ids, best = ([each[stop - length : stop] for length, stop in zip(lengths, accumulate(lengths))]
-                     for each in tokens)
+        ids, best_ids = ([each[stop - length : stop] for length, stop in zip(lengths, accumulate(lengths))]
+                         for each in tokens)
         log_probs = values.log_softmax(dim=-1)
         known = log_probs.detach()
         drawn = log_probs.gather(1, hard[:, None])[:, 0]
@@ -123,7 +137,7 @@ class CaptionBridge:
             embeds=list(embeds.split(lengths)),
             ids=ids,
             entropy=-(known.exp() * known).sum(dim=-1).mean(),
-            agreement=(hard == 0).float().mean(),
-            log_probs=drawn.new_zeros(len(lengths)).index_add(0, rows, drawn),
-            best=best,
+            agreement=(hard == best).float().mean(),
+            log_probs=drawn.new_zeros(len(lengths)).index_add(0, rows, drawn) if given is None else None,
+            best=best_ids if given is None else None,
         )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llava_sam2.model import Images
-from llava_sam2.portable.network import binary_masks
 from llava_sam2.portable.sequences import on_device
 
 from .bridge import BridgeOutput
@@ -60,9 +59,8 @@ class CaptionReward:
         asked = [*rows, *rows]
         questions = [base.text_rows.segmentation(step, data['sample_ids'][row], image2[row], text, self.max_caption_len)
                      for row, text in zip(asked, texts)]
-        logits = self.listener.segment(questions, images, poll)
         masks = data['masks2'][on_device(asked, data['masks2'].device)]
-        rewards, baseline = mask_iou(binary_masks(logits[:, None], masks.shape[-2:])[:, 0], masks).chunk(2)
+        rewards, baseline = self.listener.ious(questions, images, masks, poll).chunk(2)
         figures = dict(reward=rewards.mean(), reward_baseline=baseline.mean())
         return score_function(bridged.log_probs, rewards, baseline), figures
 
@@ -75,12 +73,6 @@ def score_function(log_probs: torch.Tensor, rewards: torch.Tensor, baseline: tor
         rewards, baseline: (R,), get no gradient. The baseline may not depend on what was sampled.
     """
     return (baseline - rewards).detach() * log_probs
-
-
-def mask_iou(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """IoU (R,), float32, of masks (R, H, W), bool; an empty prediction of an empty mask counts as 1."""
-    intersection, union = ((one.flatten(1).sum(dim=1)) for one in (predicted & target, predicted | target))
-    return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(union, dtype=torch.float32))
 
 
 def build_listener(listener: str | dict, model: 'DualLoopModel') -> Teacher:

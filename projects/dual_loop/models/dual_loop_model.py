@@ -16,6 +16,9 @@ from .mask_loop import MaskLoop
 from .teacher import build_teacher
 
 _OTHER_MODES = ('loss', 'predict', 'surrogate')
+#: Settings of loop 1 alone.
+_OF_FIRST = ('bridge', 'topk', 'tau', 'mask_ratio', 'denoise_weight', 'slot', 'bridge_gradient', 'bridge_max_norm',
+             'min_cycle_iou', 'distill_weight', 'reward_weight', 'listener')
 
 
 class GivenGradient(torch.autograd.Function):
@@ -41,8 +44,8 @@ class DualLoopModel(BaseModel):
             :class:`MaskLoop` and :class:`CaptionLoop` with the settings below.
         teacher: ``ema`` speaks with the averages that TeacherEMAHook keeps, ``frozen`` with the weights that the model
             is built with, ``live`` with the student's own; or a registered class with its further arguments.
-        bridge, topk, tau, mask_ratio, denoise_weight, distill_weight, reward_weight, listener: of loop 1, see
-            :class:`MaskLoop`, where the defaults are.
+        bridge, topk, tau, mask_ratio, denoise_weight, slot, bridge_gradient, bridge_max_norm, min_cycle_iou,
+        distill_weight, reward_weight, listener: of loop 1, see :class:`MaskLoop`, where the defaults are.
         mask_weight: of loop 2, see :class:`CaptionLoop`.
         max_caption_len, answer_weight: of both.
 
@@ -62,6 +65,10 @@ class DualLoopModel(BaseModel):
         mask_ratio: float | None = None,
         answer_weight: float | None = None,
         denoise_weight: float | None = None,
+        slot: str | None = None,
+        bridge_gradient: float | None = None,
+        bridge_max_norm: float | None = None,
+        min_cycle_iou: float | None = None,
         distill_weight: float | None = None,
         reward_weight: float | None = None,
         listener: str | dict | None = None,
@@ -72,8 +79,9 @@ class DualLoopModel(BaseModel):
         #: Name -> loop, in the order of the config.
         self.loops = build_loops(dict(
             loops=loops, bridge=bridge, topk=topk, tau=tau, max_caption_len=max_caption_len, mask_ratio=mask_ratio,
-            answer_weight=answer_weight, denoise_weight=denoise_weight, distill_weight=distill_weight,
-            reward_weight=reward_weight, listener=listener, mask_weight=mask_weight))
+            answer_weight=answer_weight, denoise_weight=denoise_weight, mask_weight=mask_weight, slot=slot,
+            bridge_gradient=bridge_gradient, bridge_max_norm=bridge_max_norm, min_cycle_iou=min_cycle_iou,
+            distill_weight=distill_weight, reward_weight=reward_weight, listener=listener))
         self.base = base if isinstance(base, VideoLLaVASAMModel) else MODELS.build(base)
         self.teacher = build_teacher(teacher or 'ema', self.base)
         for loop in self.loops.values():
@@ -131,8 +139,7 @@ def build_loops(settings: Mapping[str, Any]) -> dict[str, Loop]:
         ValueError: see :class:`DualLoopModel`.
     """
     of_both = {key: settings.get(key) for key in ('max_caption_len', 'answer_weight')}
-    of_first = {key: settings.get(key) for key in ('bridge', 'topk', 'tau', 'mask_ratio', 'denoise_weight',
-                                                   'distill_weight', 'reward_weight', 'listener')}
+    of_first = {key: settings.get(key) for key in _OF_FIRST}
     of_second = dict(mask_weight=settings.get('mask_weight'))
     given = [key for key, value in (of_both | of_first | of_second).items() if value is not None]
     if settings.get('loops') is None:

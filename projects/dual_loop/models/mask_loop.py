@@ -1,5 +1,6 @@
 """Loop 1: mask to caption to mask."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -16,9 +17,11 @@ from llava_sam2.portable.sequences import Row, on_device
 from llava_sam2.text_rows import TextRows
 
 from .bridge import BridgeOutput, CaptionBridge
+from .bridge_gradient import check_limits, limited
 from .caption_figures import caption_figures
 from .caption_reward import CaptionReward, build_listener
 from .corruption import corrupt
+from .cycle_filter import cycle_ious, filtered
 from .distillation import mask_distillation
 from .loop import Loop, Passage, detached
 from .losses import positions_loss
@@ -34,11 +37,13 @@ class Described(NamedTuple):
         images: encoded.
         captions: the teacher's, of the rows without caption.
         seconds: that the teacher took.
+        ious: (P,) of the objects that it found again by these captions; None if it was not asked to.
     """
 
     images: Images
     captions: list[Decoded]
     seconds: float
+    ious: torch.Tensor | None = None
 
 
 @MODELS.register_module()
@@ -59,6 +64,13 @@ class MaskLoop(Loop):
         answer_weight: weight of the cross-entropy of the answer that holds ``[SEG]``.
         denoise_weight: weight of the cross-entropy of the corrupted positions against the teacher's tokens. Without it
             nothing keeps the captions language (docs/decisions.md, "Denoising keeps captions language").
+        slot: whose tokens stand in the segmentation slot: the ``student``'s sampled ones, or the ``teacher``'s, as it
+            said them. The gradient of mask 2 goes through the student's mixture either way, and with the teacher's the
+            corruption serves the denoising alone. For a bridge of one's own that takes ``given`` tokens.
+        bridge_gradient: factor on the gradient that the second pass sends back through the soft caption; 0 detaches it.
+        bridge_max_norm: bound on the norm of that gradient, of each row, see :func:`~.bridge_gradient.limited`.
+        min_cycle_iou: rows whose mask 2 the teacher does not find again by its own description, with at least this
+            IoU, have no weight, see :mod:`~.cycle_filter`; 0 asks for nothing.
         distill_weight: weight of the divergence of the student's mask from the teacher's, which reads its own caption
             as it is, or the human sentence: see :func:`~.distillation.mask_distillation`.
         reward_weight: weight of the score-function term of sampled captions, see
@@ -68,7 +80,7 @@ class MaskLoop(Loop):
         name: of the loop.
 
     Raises:
-        ValueError: an unknown bridge, a negative weight, or a reward of captions that nobody samples.
+        ValueError: an option makes no sense, or captions are to be rewarded that nobody samples.
     """
 
     name = 'loop1'
@@ -83,6 +95,10 @@ class MaskLoop(Loop):
         mask_ratio: float = 0.25,
         answer_weight: float = 1.0,
         denoise_weight: float = 0.0,
+        slot: str = 'student',
+        bridge_gradient: float = 1.0,
+        bridge_max_norm: float | None = None,
+        min_cycle_iou: float = 0.0,
         distill_weight: float = 0.0,
         reward_weight: float = 0.0,
         listener: str | dict = 'frozen',
@@ -93,16 +109,29 @@ class MaskLoop(Loop):
         if min(distill_weight, reward_weight) < 0:
             raise ValueError(f'model.distill_weight={distill_weight} and model.reward_weight={reward_weight} may not '
                              'be negative')
-        if reward_weight and bridge == 'discrete':
-            raise ValueError("model.reward_weight rewards captions that the student samples, and with "
-                             "model.bridge='discrete' it samples none: use bridge='gumbel', or reward_weight=0")
+        if reward_weight and (bridge == 'discrete' or slot == 'teacher'):
+            why, instead = ("bridge='discrete'", "bridge='gumbel'") if bridge == 'discrete' else \
+                ("slot='teacher'", "slot='student'")
+            raise ValueError(f'model.reward_weight rewards captions that the student samples, and with model.{why} it '
+                             f'samples none: use {instead}, or reward_weight=0')
         self.name = name
         self.bridge = CaptionBridge(topk, tau) if bridge == 'gumbel' else None if bridge == 'discrete' else \
             MODELS.build(bridge)
+        if slot not in ('student', 'teacher'):
+            raise ValueError(f'model.slot={slot!r} is unknown, use "student" or "teacher"')
+        if slot == 'teacher' and self.bridge is not None and 'given' not in inspect.signature(self.bridge).parameters:
+            raise ValueError(f"model.slot='teacher' needs a bridge that is called with given=..., as CaptionBridge is; "
+                             f'{type(self.bridge).__name__} is not: add the argument, or use slot="student"')
+        if not 0 <= min_cycle_iou <= 1:
+            raise ValueError(f'model.min_cycle_iou={min_cycle_iou} is an IoU of 0..1; 0 filters nothing')
+        check_limits(bridge_gradient, bridge_max_norm)
         self.max_caption_len = max_caption_len
         self.mask_ratio = mask_ratio
         self.answer_weight = answer_weight
         self.denoise_weight = denoise_weight
+        self.slot = slot
+        self.bridge_gradient, self.bridge_max_norm = bridge_gradient, bridge_max_norm
+        self.min_cycle_iou = min_cycle_iou
         self.distill_weight = distill_weight
         self.reward_weight = reward_weight
         self.listener = listener
@@ -120,7 +149,7 @@ class MaskLoop(Loop):
     def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
                 poll: Callable[[], None] | None = None) -> list['Described']:
         """Encode the images and have the teacher describe the rows without caption, those of all batches together: a
-        token costs the teacher as much for two batches as for one."""
+        token costs the teacher as much for two batches as for one. What it then finds again, batch by batch."""
         base = model.base
         images = [base.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
                   for data in batches]
@@ -135,19 +164,26 @@ class MaskLoop(Loop):
             together = Images(torch.cat([each.vision for each in images]), [], [])
             taught = iter(model.teacher.describe(together, *map(list, zip(*asked)), self.max_caption_len, poll))
             seconds = time.perf_counter() - started
-        return [Described(of_batch, [next(taught) for _ in rows], seconds / len(batches))
-                for of_batch, rows in zip(images, pseudo)]
+        described = [Described(of_batch, [next(taught) for _ in rows], seconds / len(batches))
+                     for of_batch, rows in zip(images, pseudo)]
+        if not self.min_cycle_iou:
+            return described
+        return [each._replace(ious=self._found_again(model, data, rows, each, poll)) if rows else each
+                for each, data, rows in zip(described, batches, pseudo)]
 
     def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
                 poll: Callable[[], None] | None = None, prepared: 'Described | None' = None) -> dict[str, Any]:
         base = model.base
-        images, taught, seconds = prepared or self.prepare(model, [data], poll)[0]
+        images, taught, seconds, ious = prepared or self.prepare(model, [data], poll)[0]
         captions: list[str | None] = list(data['captions'])
         pseudo = [row for row, caption in enumerate(captions) if caption is None]
         soft: dict[int, torch.Tensor] = {}
         parts: dict[str, torch.Tensor] = {}
         figures: dict[str, Any] = dict(seconds_teacher=seconds)
         weights = usable_weights(data)
+        if ious is not None:
+            weights, seen = filtered(weights, on_device(pseudo, weights.device), ious, self.min_cycle_iou)
+            figures |= seen
         ids = [_without_final_stop(base.vocabulary.pieces, decoded.ids) for decoded in taught]
         clean = list(captions)
         for row, caption in zip(pseudo, ids):
@@ -164,15 +200,15 @@ class MaskLoop(Loop):
                 captions = clean
             else:
                 bridged, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
-                soft = dict(zip(pseudo, bridged.embeds))
+                own = weights[on_device(pseudo, weights.device)]
+                soft = dict(zip(pseudo, limited(bridged.embeds, self.bridge_gradient, self.bridge_max_norm, own)))
                 figures |= seen
-                described = weights[on_device(pseudo, weights.device)]
-                parts['denoise'] = described @ denoise
+                parts['denoise'] = own @ denoise
                 for row, caption in zip(pseudo, bridged.ids):
                     captions[row] = base.vocabulary.decode(caption).strip()
                 if self.reward is not None:
                     score, seen = self.reward(model, data, images, pseudo, bridged, step, poll)
-                    parts['score'] = described @ score
+                    parts['score'] = own @ score
                     figures |= seen
         rows = self._questions(model, data, [soft.get(row, caption) for row, caption in enumerate(captions)], step)
         batch, hidden_states = base.read_rows(rows, images)
@@ -201,6 +237,14 @@ class MaskLoop(Loop):
         return [model.base.text_rows.segmentation(step, *each, self.max_caption_len)
                 for each in zip(data['sample_ids'], data['image2'].tolist(), captions)]
 
+    def _found_again(self, model: 'DualLoopModel', data: Mapping[str, Any], rows: Sequence[int], described: Described,
+                     poll: Callable[[], None] | None) -> torch.Tensor:
+        """IoU (P,) of the masks that the teacher finds in image 2 by its own captions."""
+        captions = [model.base.vocabulary.decode(decoded.ids) for decoded in described.captions]
+        image2, masks2 = data['image2'].tolist(), data['masks2']
+        return cycle_ious(model.teacher, described.images, [image2[row] for row in rows], captions,
+                          masks2[on_device(rows, masks2.device)], poll)
+
     def _student_captions(
         self, model: 'DualLoopModel', data: Mapping[str, Any], images: Images, pseudo: Sequence[int],
         ids: Sequence[list[int]], step: int,
@@ -208,7 +252,7 @@ class MaskLoop(Loop):
         """First student pass: read image 1, mask 1 and the corrupted caption, predict the caption, sample it.
 
         Returns:
-            The sampled captions; the denoising loss (P,); figures.
+            The captions; the denoising loss (P,); figures.
         """
         base, vocabulary = model.base, model.base.vocabulary
         samples, image1 = [data['sample_ids'][row] for row in pseudo], data['image1'].tolist()
@@ -224,7 +268,8 @@ class MaskLoop(Loop):
         states = hidden_states.flatten(0, 1)[on_device(before, hidden_states.device)]
         logits = base.logits(states)
         bridged = self.bridge(logits.split([len(caption) for caption in ids]), base.keys(step, 'gumbel', samples),
-                              base.network.token_embeddings(), vocabulary)
+                              base.network.token_embeddings(), vocabulary,
+                              **(dict(given=ids) if self.slot == 'teacher' else {}))
         denoise = positions_loss(logits if self.denoise_weight else logits.detach(), ids, replaced)
         figures = dict(bridge_entropy=bridged.entropy, bridge_agreement=bridged.agreement)
         return bridged, denoise, figures
@@ -253,6 +298,10 @@ class MaskLoop(Loop):
             note = 'Written by the teacher during training; the student reads it with some tokens replaced'
             note += f' and learns to restore these (weight {self.denoise_weight:g}).' if self.denoise_weight else '.'
             writer = "student's caption, as embeddings"
+            if self.slot == 'teacher':
+                writer = "teacher's caption, as embeddings that pass the gradient to the student's"
+        if self.min_cycle_iou:
+            note += f' Counts if the teacher finds mask 2 by it, with an IoU of at least {self.min_cycle_iou:g}.'
         yield Passage('First pass: describe mask 1 in image 1', described, note, range(length - 1, length),
                       f"teacher's caption, at most {self.max_caption_len} tokens")
         yield Passage('Second pass: find mask 2 in image 2', slotted, ' '.join(also),

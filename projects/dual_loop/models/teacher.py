@@ -9,6 +9,7 @@ from torch import nn
 
 from llava_sam2.model import Images, VideoLLaVASAMModel
 from llava_sam2.portable.generation import Decoded, greedy_decode
+from llava_sam2.portable.network import binary_masks
 from llava_sam2.portable.sequences import Row
 from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
 
@@ -129,6 +130,13 @@ class Teacher:
             _, hidden_states = self.student.read_rows(rows, images)
             return self.student.segment(rows, hidden_states, images)
 
+    def ious(self, rows: Sequence[Row], images: Images, masks: torch.Tensor,
+             poll: Callable[[], None] | None = None) -> torch.Tensor:
+        """IoU (R,), float32, of what :meth:`segment` finds with the true masks (R, G, G), bool; 0 where both are
+        empty."""
+        logits = self.segment(rows, images, poll)
+        return mask_iou(binary_masks(logits[:, None], masks.shape[-2:])[:, 0], masks)
+
     def _static_decoder(self) -> StaticDecoder:
         """With the present values."""
         student = self.student
@@ -184,6 +192,12 @@ def build_teacher(teacher: str | dict, student: VideoLLaVASAMModel, key: str = '
         raise ValueError(f'{key}={teacher!r} is unknown: use {", ".join(map(repr, TEACHERS))}, or '
                          'dict(type=..., ...) of a class of your own')
     return TEACHERS[teacher](student)
+
+
+def mask_iou(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """IoU (R,), float32, of masks (R, H, W), bool; 0 where both are empty."""
+    intersection, union = (each.flatten(1).sum(dim=1) for each in (predicted & target, predicted | target))
+    return intersection / union.clamp(min=1)
 
 
 @contextmanager

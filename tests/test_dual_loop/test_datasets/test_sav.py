@@ -146,6 +146,27 @@ def test_frames_in_original_size_are_those_of_the_sample(release, sav_root, smal
             assert all(torch.equal(value, sample[f'{key}{number}']) for key, value in made.items())
 
 
+@pytest.mark.parametrize('layout', ['release', 'npz'])
+def test_without_pairs_the_first_frame_stands_for_both(release, sav_root, small, layout, monkeypatch):
+    settings = dict(layout=layout, repeats=3, **small)
+    both, alone = (SAVPairDataset(sav_root.parent, **settings, **more) for more in ({}, dict(pairs=False)))
+    read, original = [], sav.read_frames
+    monkeypatch.setattr(sav, 'read_frames', lambda *args: read.append(len(args[1])) or original(*args))
+    assert len(alone) == len(both) and alone.index_digest == both.index_digest
+    for pair, single in zip(both, alone):
+        assert not list(violations(single, alone))
+        for key in ('pixel_values', 'g_pixel_values', 'prompt_masks', 'masks'):
+            assert torch.equal(single[key], pair[f'{key}1'])
+        assert single['image_key'] == pair['image_key1'] and single['sample_id'] == pair['sample_id']
+        assert single['caption'] is None and not {key for key in single if key[-1] in '12'}
+    assert set(read) == ({1, 2} if layout == 'release' else set()) and read.count(1) == read.count(2)
+    batch = collate_samples(list(alone))
+    assert torch.equal(batch['image1'], batch['image2']) and torch.equal(batch['masks1'], batch['masks2'])
+    assert len(list(alone.frames(0))) == 1
+    several = SAVPairDataset(sav_root.parent, num_objects=3, pairs=False, **settings)[0]
+    assert several['masks'].shape == (1, 64, 64) and several['caption'] == [None]
+
+
 def test_pairs_do_not_depend_on_process_or_order(release, small):
     def keys(dataset):
         return [sample['image_key1'] + sample['image_key2'] for sample in dataset]

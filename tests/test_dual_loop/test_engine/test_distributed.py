@@ -64,6 +64,9 @@ OF_LOOP1 = [
          loop1=dict(distill_weight=0.5, reward_weight=0.5)),
     dict(name='loop1-objects', mode='zero2', clip=1.0, samples=('loop1_objects', 'loop2')),
 ]
+#: The teacher's words in the slot, a bounded bridge, and rows that the teacher does not find left out.
+OPTIONS = dict(name='options-of-loop1', mode='ddp', accumulation=3, clip=1.0, loop1=dict(
+    slot='teacher', bridge_gradient=0.5, bridge_max_norm=0.005, min_cycle_iou=0.02))
 #: One loss of one rank is not a number in the third of six steps.
 NAN_STEP = 2
 NAN = [dict(name=f'nan-loop{loop}-{mode}', mode=mode, accumulation=accumulation, clip=1.0, snapshots=True,
@@ -162,7 +165,7 @@ def largest(tensor: torch.Tensor) -> float:
 
 @pytest.fixture(scope='module')
 def covering(run_cases) -> Path:
-    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, *OF_LOOP1, *NAN]
+    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, OPTIONS, *OF_LOOP1, *NAN]
     out = run_cases(cases)
     write_table(out, cases)
     return out
@@ -239,8 +242,15 @@ def test_three_loops_on_two_ranks_equal_one_process(covering, case):
         assert {'w3', 'cosine13', 'w3/1+3'} <= set(step) if case['supervised'] == 'own' else 'w3' not in step
 
 
+def test_two_ranks_with_the_options_of_loop1_equal_one_process(covering):
+    found = compare(covering, OPTIONS)
+    assert found.within, found
+    kept = [step['loop1/rows_kept'] for record in records(covering, OPTIONS) for step in record['scalars']]
+    assert min(kept) < 1 and max(kept) > 0
+
+
 @pytest.mark.parametrize('case', OF_LOOP1, ids=names(OF_LOOP1))
-def test_options_of_loop1_on_two_ranks_equal_one_process(covering, case):
+def test_two_ranks_with_further_terms_and_objects_equal_one_process(covering, case):
     found = compare(covering, case)
     assert found.within, found
     ranks, [reference] = records(covering, case), records(covering, reference_of(case))

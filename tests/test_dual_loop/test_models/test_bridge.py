@@ -146,6 +146,60 @@ def test_figures(vocabulary, weight):
     assert out.entropy == pytest.approx(0, abs=1e-5) and out.agreement == 1.0
 
 
+# Given tokens ------------------------------------------------------------------------------------------------------
+
+
+def given_tokens(logits, vocabulary):
+    """The best, the last of the candidates, the first outside, the worst, and one that may not be sampled."""
+    allowed = [part.detach().masked_fill(vocabulary.not_in_caption, float('-inf')) for part in logits]
+    ranks = [0, TOPK - 1, TOPK, len(vocabulary.ordinary_ids) - 1]
+    given = [[int(row.argsort(descending=True)[ranks[place % 4]]) for place, row in enumerate(part)]
+             for part in allowed]
+    given[2][5] = int((vocabulary.not_in_caption & ~vocabulary.special).nonzero()[0, 0])
+    return given
+
+
+def given_mixture(logits, weight, vocabulary, given):
+    """In float64 and position by position: the given token and the k - 1 best others, without noise."""
+    rows = []
+    for part, tokens in zip(logits, given):
+        rows.append([])
+        for place, (scores, token) in enumerate(zip(part.double(), tokens)):
+            order = scores.masked_fill(vocabulary.not_in_caption, float('-inf')).argsort(descending=True).tolist()
+            ids = [token, *[index for index in order if index != token][: TOPK - 1]]
+            names = vocabulary.with_leading_space[ids] if place == 0 else ids
+            rows[-1].append((scores[ids] / TAU).softmax(0) @ weight.double()[names])
+    return [torch.stack(row) for row in rows]
+
+
+def test_given_tokens_stand_in_the_slot_wherever_they_rank(logits, weight, vocabulary):
+    given = given_tokens(logits, vocabulary)
+    out = CaptionBridge(TOPK, TAU)(logits, keys_of((0, 1, 2)), weight, vocabulary, given=given)
+    for embeds, ids, tokens in zip(out.embeds, out.ids, given):
+        assert ids == [int(vocabulary.with_leading_space[tokens[0]]), *tokens[1:]]
+        assert torch.equal(embeds, weight[ids])
+    best = [tokens[place] == int(row.masked_fill(vocabulary.not_in_caption, float('-inf')).argmax())
+            for part, tokens in zip(logits, given) for place, row in enumerate(part)]
+    assert float(out.agreement) == pytest.approx(sum(best) / len(best), abs=0.02) and 0.2 < out.agreement < 0.3
+
+
+def test_backward_with_given_tokens_is_the_gradient_of_the_mixture_with_them(logits, weight, vocabulary):
+    logits = [part.requires_grad_() for part in logits]
+    given = given_tokens(logits, vocabulary)
+    upstream = [torch.randn(len(part), 5, generator=generator_for('g')) for part in logits]
+
+    def gradient(captions):
+        return torch.autograd.grad(sum((one * up).sum() for one, up in zip(captions, upstream)), logits)
+
+    out = CaptionBridge(TOPK, TAU)(logits, keys_of((0, 1, 2)), weight, vocabulary, given=given)
+    other_noise = CaptionBridge(TOPK, TAU)(logits, keys_of((7, 8, 9)), weight, vocabulary, given=given)
+    actual, again = gradient(out.embeds), gradient(other_noise.embeds)
+    for one, same, other in zip(actual, again, gradient(given_mixture(logits, weight, vocabulary, given))):
+        assert one.count_nonzero() > 0 and torch.equal(one, same)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert actual[2][5, given[2][5]] != 0  # it is a candidate although it may not be sampled
+
+
 @pytest.mark.parametrize('options', [dict(topk=0), dict(tau=0.0)])
 def test_senseless_settings_are_refused(options):
     with pytest.raises(ValueError, match='topk >= 1 and tau > 0'):

@@ -10,7 +10,7 @@ from loop_probes import gradients, speak, spy
 
 from dual_loop.models import BridgeOutput, DualLoopModel, MaskLoop
 from dual_loop.models.bridge import CaptionBridge
-from dual_loop.models.caption_reward import mask_iou, score_function
+from dual_loop.models.caption_reward import score_function
 from llava_sam2.randomness import generator_for, seed_for
 
 STEP = 3
@@ -58,14 +58,6 @@ def test_the_bridges_samples_estimate_it(vocabulary):
     [closed] = torch.autograd.grad(-mean, logits)
     assert closed.abs().max() > 0.02
     torch.testing.assert_close(found, closed, rtol=0, atol=6e-3)
-
-
-def test_iou():
-    one, two = torch.zeros(2, 4, 6, 6, dtype=torch.bool)
-    one[0, :2], two[0, 1:3] = True, True
-    one[1, :3] = True
-    two[3] = one[3] = True
-    assert mask_iou(one, two).tolist() == pytest.approx([1 / 3, 0, 1, 1])
 
 
 # -- in loop 1 ------------------------------------------------------------------------------------------------------
@@ -212,6 +204,7 @@ def test_human_sentences_earn_nothing(build_loops, make_batch, monkeypatch):
 def test_settings_that_cannot_be(build_base):
     for options, message in [
         (dict(bridge='discrete', reward_weight=0.1), "bridge='discrete' it samples none: use bridge='gumbel'"),
+        (dict(slot='teacher', reward_weight=0.1), "slot='teacher' it samples none: use slot='student'"),
         (dict(reward_weight=-0.1), 'model.reward_weight=-0.1 may not be negative'),
         (dict(distill_weight=-1), 'model.distill_weight=-1 '),
         (dict(reward_weight=0.1, listener='ema'), "model.listener='ema' waits for averages.*'frozen'"),

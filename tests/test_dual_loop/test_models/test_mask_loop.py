@@ -6,6 +6,7 @@ import pytest
 import torch
 from loop_probes import gradients, read_rows, speak, spy
 
+from dual_loop.models import MaskLoop
 from llava_sam2.portable import prompts
 from llava_sam2.portable.templates import PHI3_CHAT
 
@@ -205,3 +206,94 @@ def test_preview(build_loops, make_batch):
     preview = model.loops['loop1'].forward(model, batch, 0, preview=True)['preview']
     assert preview['captions'][1] == 'A cat.' and isinstance(preview['captions'][0], str)
     assert preview['predicted'].shape == (2, 128, 128) and preview['predicted'].dtype == torch.bool
+
+
+# Options -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_detached_bridge_leaves_the_first_pass_to_the_denoising(build_loops, make_batch, monkeypatch):
+    """Its states get a gradient with the bridge, none without, and from the denoising loss all the same."""
+    batch = make_batch(dict(key=1), dict(key=2, pair=True))
+    reached = []
+    for options in (dict(), dict(bridge_gradient=0.0), dict(bridge_gradient=0.0, denoise_weight=1.0)):
+        model = build_loops(**options)
+        reads = spy(monkeypatch, model.base, 'read_rows', lambda args, result: result[1])
+        loss = model.loops['loop1'].forward(model, batch, 0)['loss']
+        reached.append(torch.autograd.grad(loss, reads[0], allow_unused=True)[0] is not None)
+    assert reached == [True, False, True]
+
+
+def test_the_options_are_off_by_default(build_loops, make_batch, monkeypatch):
+    """Nothing is looked for, the bridge samples, and its captions are what the second pass reads."""
+    model = build_loops()
+    asked = spy(monkeypatch, model.base.text_rows, 'monitored', lambda args, _: args)
+    given = []
+    bridge = model.loops['loop1'].bridge
+    monkeypatch.setattr(model.loops['loop1'], 'bridge', lambda *args, **more: given.append(more) or bridge(*args))
+    out = model.loops['loop1'].forward(model, make_batch(dict(key=1), dict(key=2)), 0)
+    assert asked == [] and given == [{}] and not {'rows_kept', 'cycle_iou'} & out.keys()
+
+
+def test_what_is_found_again_is_asked_of_the_rows_without_caption(build_loops, make_batch, monkeypatch):
+    model = build_loops(min_cycle_iou=0.5, max_caption_len=30, bridge='discrete')
+    loop = model.loops['loop1']
+    speak(monkeypatch, model, 'A red dog.', 'it')
+    asked = spy(monkeypatch, model.base.text_rows, 'monitored', lambda args, _: args)
+    human = make_batch(dict(key=1, caption='a cat'))
+    mixed = make_batch(dict(key=1, caption='a cat'), dict(key=2, pair=True), dict(key=3))
+    assert loop.prepare(model, [human])[0].ious is None and asked == []
+    assert 'rows_kept' not in loop.forward(model, human, 0)
+    loop.forward(model, mixed, 0)
+    assert asked == [(2, 'A red dog.'), (3, 'it')]  # image 2 of the pair, and the one image
+
+
+def test_a_batch_of_which_nothing_is_found_gives_zero_with_a_graph(build_loops, make_batch):
+    model = build_loops(min_cycle_iou=1.0, denoise_weight=0.5, bridge_max_norm=0.1)
+    out = model.loops['loop1'].forward(model, make_batch(dict(key=1), dict(key=2, pair=True)), 0)
+    assert out['rows_kept'] == 0 and 0 <= out['cycle_iou'] < 1
+    for name in ('loss', 'mask', 'dice', 'answer', 'denoise'):
+        assert out[name] == 0, name
+    assert all(gradient.eq(0).all() for gradient in gradients(model, out['loss']).values())
+
+
+def test_a_stop_is_heard_before_every_batch_that_is_looked_through(build_loops, make_batch, monkeypatch):
+    model = build_loops(min_cycle_iou=0.5)
+    speak(monkeypatch, model, 'a dog', 'it')
+    asked = spy(monkeypatch, model.base, 'read_rows', lambda args, _: args)
+    polls = iter([None, InterruptedError()])
+
+    def poll():
+        if error := next(polls):
+            raise error
+
+    model.train()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with pytest.raises(InterruptedError):
+        model.loops['loop1'].prepare(model, [make_batch(dict(key=1)), make_batch(dict(key=2))], poll)
+    assert len(asked) == 1 and model.base.training
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_what_is_shown_of_a_row_says_its_options(build_loops, make_batch):
+    rows, batch = build_loops().base.text_rows, make_batch(dict(key=1))
+    [plain, _], [first, second] = (list(MaskLoop(**options).passages(rows, batch, 0, 0)) for options in (
+        dict(), dict(slot='teacher', min_cycle_iou=0.25)))
+    assert 'finds' not in plain.note and 'IoU of at least 0.25' in first.note
+    assert "teacher's caption" in second.slot_text and "gradient to the student's" in second.slot_text
+
+
+class OwnBridge:
+    def __call__(self, logits, keys, weight, vocabulary):
+        raise NotImplementedError
+
+
+def test_options_that_make_no_sense_are_refused(monkeypatch):
+    for options, named in [
+        (dict(slot='pupil'), "model.slot='pupil'"), (dict(min_cycle_iou=1.5), 'min_cycle_iou=1.5'),
+        (dict(min_cycle_iou=float('nan')), 'min_cycle_iou=nan'), (dict(bridge_gradient=-1.0), 'bridge_gradient=-1'),
+        (dict(bridge=dict(type=OwnBridge), slot='teacher'), 'given=.*OwnBridge is not'),
+    ]:
+        with pytest.raises(ValueError, match=named):
+            MaskLoop(**options)
+    assert isinstance(MaskLoop(bridge=dict(type=OwnBridge)).bridge, OwnBridge)
+    MaskLoop(bridge='discrete', slot='teacher')  # there the teacher's words stand in the slot anyway

@@ -98,6 +98,51 @@ def test_loop1(model, make_batch, monkeypatch, seeded, order, seed):
         assert (mask != full).float().mean() < 1e-3
 
 
+LIMITED = dict(bridge_gradient=0.4, bridge_max_norm=0.02)
+
+
+@pytest.mark.parametrize('options', [dict(slot='teacher'), LIMITED, dict(slot='teacher', bridge_gradient=0.0),
+                                     dict(bridge_max_norm=0.05)], ids=str)
+def test_loop1_with_another_slot_and_a_limited_bridge(model, make_batch, monkeypatch, options):
+    rows = ORDERS['alternating']
+    data = batch_of(make_batch, *rows)
+    taught = teach(monkeypatch, model, data, rows)
+    asked = dict(slot=options.get('slot', 'student'), factor=options.get('bridge_gradient', 1.0),
+                 max_norm=options.get('bridge_max_norm', torch.inf))
+    runs = [plain_loops.loop1(model, data, 3, 0, taught, **each) for each in (asked, {})]
+    for name, value in options.items():
+        monkeypatch.setattr(model.loops['loop1'], name, value)
+    parts, texts, _ = runs[0]
+    loss, by_default = (each['mask'] + each['dice'] + 0.3 * each['answer'] + 0.7 * each['denoise'] for each, *_ in runs)
+    out = model.loops['loop1'].forward(model, data, 3, preview=True)
+    assert_equal(model, out, parts, loss)
+    changed = gradients(model, model.loops['loop1'].forward(model, data, 3)['loss'])
+    before = gradients(model, by_default)
+    assert not all(torch.allclose(changed[name], before[name], rtol=2e-2, atol=2e-4) for name in before)
+    assert out['preview']['captions'] == [texts.get(index, row.get('caption')) for index, row in enumerate(rows)]
+    if options.get('slot') == 'teacher':
+        assert {texts[1], texts[3]} == {'a very big red dog', 'it'}
+
+
+def test_loop1_without_the_rows_that_the_teacher_does_not_find(model, make_batch, monkeypatch):
+    """They count with value 0, and the others as before."""
+    rows = ORDERS['alternating']
+    data = batch_of(make_batch, *rows)
+    taught = teach(monkeypatch, model, data, rows)
+    texts = [model.base.vocabulary.decode(taught[row]) if row in taught else 'x' for row in range(len(rows))]
+    found = model.base.forced_masks(data | dict(captions=texts))  # the teacher is the student at the start
+    ious = {row: int((found[row] & data['masks2'][row]).sum()) / int((found[row] | data['masks2'][row]).sum())
+            for row in taught}
+    threshold, dropped = sum(ious.values()) / 2, min(ious, key=ious.get)
+    assert min(ious.values()) < 0.99 * threshold
+    monkeypatch.setattr(model.loops['loop1'], 'min_cycle_iou', threshold)
+    out = model.loops['loop1'].forward(model, data, 3)
+    assert float(out['rows_kept']) == 0.5 and float(out['cycle_iou']) == pytest.approx(threshold, rel=1e-5)
+    data['row_weights'][dropped] = 0
+    parts, *_ = plain_loops.loop1(model, data, 3, 0, taught)
+    assert_equal(model, out, parts, parts['mask'] + parts['dice'] + 0.3 * parts['answer'] + 0.7 * parts['denoise'])
+
+
 @pytest.mark.parametrize('name', ['masks2', 'prompt_masks'])
 @pytest.mark.parametrize('broken', [0, 1, 2])
 def test_loop1_with_a_row_that_cannot_be_used(model, make_batch, monkeypatch, name, broken):

@@ -38,6 +38,10 @@ def test_the_two_loops_take_the_models_settings():
     assert vars(published['loop2']) == vars(CaptionLoop(max_caption_len=256, answer_weight=1.0, mask_weight=0.0))
     first = published['loop1']
     assert (first.bridge.topk, first.bridge.tau, first.mask_ratio, first.denoise_weight) == (512, 0.7, 0.25, 0.0)
+    further = dict(slot='teacher', bridge_gradient=0.0, bridge_max_norm=0.5, min_cycle_iou=0.25)
+    assert {name: vars(first)[name] for name in further} == dict(
+        slot='student', bridge_gradient=1.0, bridge_max_norm=None, min_cycle_iou=0.0)
+    assert vars(loops_of(further)['loop1']).items() >= further.items()
 
 
 def test_dropout_of_the_two_loops_keeps_its_keys():

@@ -285,3 +285,11 @@ def test_swapped_refuses_what_does_not_fit_before_it_changes_anything():
         with pytest.raises(error, match=message), swapped(params, values):
             pytest.fail('the block must not run')
         assert {name: param.data_ptr() for name, param in params.items()} == pointers
+
+
+def test_iou_of_masks():
+    one, two = torch.zeros(2, 4, 6, 6, dtype=torch.bool)
+    one[0, :2], two[0, 1:3] = True, True
+    one[1, :3] = True
+    two[3] = one[3] = True
+    assert teacher_module.mask_iou(one, two).tolist() == pytest.approx([1 / 3, 0, 0, 1])
