@@ -127,8 +127,8 @@ def check_teacher(runner, model) -> None:
     """Refuse a teacher that would stand still, or could not be found again, without the config saying so.
 
     Raises:
-        ValueError: loops ask a teacher whose averages no hook keeps; or a frozen one is to speak with the weights of
-            ``load_from``, which a resumed run has no more.
+        ValueError: loops ask a teacher whose averages no hook keeps; or a frozen one, or a frozen listener, is to speak
+            with the weights of ``load_from``, which a resumed run has no more.
     """
     asking = [loop.title for loop in model.loops.values() if loop.uses_teacher]
     kept = any(getattr(hook, 'keeps_teacher', False) for hook in runner.hooks)
@@ -137,7 +137,11 @@ def check_teacher(runner, model) -> None:
                          'add dict(type=TeacherEMAHook) to custom_hooks, or say which teacher is meant, '
                          "model.teacher='frozen' (the weights of the start) or 'live' (the student's own). A loop that "
                          'asks none has uses_teacher = False')
-    if asking and isinstance(model.teacher, FrozenTeacher) and runner._load_from and not runner._resume:
-        raise ValueError(f"model.teacher='frozen' speaks with the weights of model.base, not with those of load_from="
+    asked = {"model.teacher='frozen'": model.teacher} if asking else {}
+    asked |= {f"model.listener={loop.listener!r}": loop.reward.listener for loop in model.loops.values()
+              if getattr(loop, 'reward', None) is not None}
+    frozen = [setting for setting, teacher in asked.items() if isinstance(teacher, FrozenTeacher)]
+    if frozen and runner._load_from and not runner._resume:
+        raise ValueError(f'{frozen[0]} speaks with the weights of model.base, not with those of load_from='
                          f'{runner._load_from}, which a resumed run would not have: export that checkpoint '
                          '(tools/convert_ckpt_to_hf.py) and set model.base.pretrained to the folder')
