@@ -130,7 +130,10 @@ def build_loops(build_base):
 
 @pytest.fixture(scope='session')
 def make_sample():
-    """A random sample as a data set gives it; ``pair=True`` gives two frames, ``key`` names and seeds the images."""
+    """A random sample as a data set gives it; ``pair=True`` gives two frames, ``key`` names and seeds the images.
+
+    ``others`` are captions of further objects of the same images, in one sample.
+    """
 
     def one_frame(seed: int, empty: bool) -> tuple[torch.Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)
@@ -141,13 +144,18 @@ def make_sample():
         pixels = torch.randint(256, (3, 128, 128), dtype=torch.uint8, generator=generator)
         return torch.randn(3, 112, 112, generator=generator), pixels, mask.view(4, 32, 4, 32).any(3).any(1), mask
 
-    def make(key: int, caption: str | None = None, pair: bool = False, empty: bool = False, describes: bool = False):
+    def make(key: int, caption: str | None = None, pair: bool = False, empty: bool = False, describes: bool = False,
+             others: tuple[str | None, ...] = ()):
         sample = dict(caption=caption, source='synthetic', sample_id=f'sample{key}', describes=describes)
         for suffix in ('1', '2') if pair else ('',):
             seed = key + 1000 * (suffix == '2')
             names = ('pixel_values', 'g_pixel_values', 'prompt_masks', 'masks')
             sample |= {name + suffix: value for name, value in zip(names, one_frame(seed, empty))}
             sample['image_key' + suffix] = f'image{seed}'
+            if others:
+                objects = [one_frame(seed + 100_000 * number, empty)[2:] for number in range(1 + len(others))]
+                sample |= {name + suffix: torch.stack(masks) for name, masks in zip(names[2:], zip(*objects))}
+                sample['caption'] = [caption, *others]
         return sample
 
     return make

@@ -1,6 +1,7 @@
 """Imports run one way: from a layer to those below it, and never in a circle. Imports inside functions count too."""
 
 import ast
+import sys
 from collections.abc import Iterator
 
 # From the top; what stands in one line is side by side and does not import each other.
@@ -10,7 +11,8 @@ LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'dropout', 'initialisati
                           'trainable'], ['weights'],
               ['tokenizer'], ['portable']]
 # Import nothing of the project but each other, so that everything but portable may import them.
-LEAVES = ['dual_loop.loop_names', 'dual_loop.process_pool', 'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.paths',
+LEAVES = ['dual_loop.config_files', 'dual_loop.loop_names', 'dual_loop.process_pool', 'dual_loop.refusals',
+          'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.download', 'llava_sam2.paths',
           'llava_sam2.philox_kernel', 'llava_sam2.randomness']
 LAYERS = [*([f'dual_loop.{name}' for name in layer] for layer in DUAL_LOOP),
           *([f'llava_sam2.{name}' for name in layer] for layer in LLAVA_SAM2)]
@@ -69,6 +71,8 @@ def test_no_arrow_back(checkout):
     rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
     back = set()
     for module, other in arrows(checkout / 'projects') - ALLOWED:
+        if module.startswith('dual_loop_command.'):  # above all; nothing but tools imports it
+            continue
         above, below = unit(module), unit(other)
         if above == below or other == 'dual_loop':  # its version; the package itself is there before any part of it
             continue
@@ -90,6 +94,17 @@ def test_no_circle(checkout):
             break
         imports = left
     assert not imports, 'these import each other, or what does'
+
+
+def test_commands_are_light(checkout):
+    """At import: what they act with is imported in functions. docs, configs and the parsers of tools/ rely on it."""
+    for file in (checkout / 'projects/dual_loop_command').glob('*.py'):
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):  # what functions import does not count
+            if isinstance(node, ast.FunctionDef):
+                node.body = []
+        heavy = {name.split('.')[0] for name in imported(tree, ['dual_loop_command'])} - sys.stdlib_module_names
+        assert heavy <= {'dual_loop_command', 'llava_sam2'}, file
 
 
 def test_an_arrow_back_is_seen(tmp_path):

@@ -7,19 +7,19 @@
 Everything runs in one thread, the ways in turn, so that other work on the machine slows all of them alike.
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import argparse
 import io
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np

@@ -8,25 +8,25 @@ written below a temporary folder: 3 to 11 sentences a picture, in order, as in R
 tokens, and a mask, whatever the weights would say. Writes nothing but the report.
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import argparse
 import json
-import sys
 import tempfile
-from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
 
 from dual_loop.benchmark.evaluation_speed import describe, measure_evaluation
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build
-from dual_loop.evaluation.command_line import count, count_or_none
 from dual_loop.evaluation.loading import Loaded, exported_network
 from dual_loop.stop import run_command
+from dual_loop_command.arguments import count, count_or_none
 from llava_sam2.paths import write_whole
 
 

@@ -9,10 +9,12 @@ fields but random text as masks, and there are no pictures, which no index opens
 Python process and from outside of it, by looking at its private memory (RssAnon) every few milliseconds.
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import argparse
 import json
@@ -20,13 +22,11 @@ import multiprocessing
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np

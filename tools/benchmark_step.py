@@ -10,15 +10,15 @@ loop, on samples that are made in memory. Every row of loop 1 is described by th
 that. Writes nothing but the report.
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import argparse
-import sys
 import tempfile
-from pathlib import Path
 
 from mmengine.config import Config, DictAction
 

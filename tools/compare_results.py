@@ -1,155 +1,22 @@
-"""Show as one table by how much results of evaluations differ from the first one, and how sure that is.
+"""Show as one table by how much results of evaluations differ from the first: `dual-loop compare`.
 
     python tools/compare_results.py base.json full.json lora.json --metrics ciou giou --out table.md
-
-Every figure stands with its 95 % interval over images, every difference with the paired one (bootstrap). Only what
-was asked alike is compared: the same task, protocol, data, prompt and samples.
 """
 
-import signal
-
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dual_loop.evaluation.bootstrap import Estimate, fraction, resample
-from dual_loop.evaluation.results import ResultsError, read_results, sample_key
-from dual_loop.stop import run_command
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
-SAME_DATA = ('name', 'split', 'split_by', 'digest')
-
-
-def check_alike(base: dict, other: dict, base_path: Path, path: Path) -> list[str]:
-    """Lines about settings that may explain a difference.
-
-    Raises:
-        ResultsError: the two answer different questions.
-    """
-    def settings(results: dict) -> dict[str, Any]:
-        data = {f'data set: {key}': results['dataset'].get(key) for key in SAME_DATA}
-        asked = {key: results.get(key) for key in ('task', 'protocol', 'tokenizer')}
-        return asked | data | {'prompt': results['prompt']}
-
-    theirs = settings(other)
-    for name, value in settings(base).items():
-        if value != theirs[name]:
-            raise ResultsError(f'{path} cannot be compared with {base_path}: {name} is {theirs[name]!r}, not {value!r}')
-    expected, given = ({sample_key(sample) for sample in results['samples']} for results in (base, other))
-    if differing := expected ^ given:
-        raise ResultsError(f'{path} cannot be compared with {base_path}: it lacks {len(expected - given)} of its '
-                           f'samples and has {len(given - expected)} others, for example '
-                           f'{" ".join(map(str, filter(None, min(differing, key=str))))}; were both limited alike?')
-    return [f'{path}: {key} is {other[key]}, in {base_path} {base[key]}'
-            for key in ('dtype', 'batch_size', 'max_new_tokens') if other[key] != base[key]]
-
-
-def shared_metrics(files: Sequence[dict]) -> list[str]:
-    """Metrics that all results have and their samples give, without the many precisions."""
-    def given(name: str) -> bool:
-        try:
-            return all(name in results['metrics'] and fraction(results['samples'], name) for results in files)
-        except ResultsError:
-            return False
-
-    return [name for name in files[0]['metrics'] if not name.startswith('precision@') and given(name)]
-
-
-def labels(files: Sequence[dict], paths: Sequence[Path]) -> list[str]:
-    """What the models are called: by their names, or by the files where these do not tell them apart."""
-    names = [results['model'].get('name') for results in files]
-    return [name if name and names.count(name) == 1 else path.stem for name, path in zip(names, paths)]
-
-
-def table(files: Sequence[dict], paths: Sequence[Path], metrics: Sequence[str], resamples: int, seed: int) -> list[str]:
-    """Lines of Markdown: the base first, one row for each file."""
-    base, *others = [resample(results['samples'], metrics, resamples, seed) for results in files]
-    head = ['model', *(title for name in metrics for title in (name, f'Δ {name}'))]
-    rows = [head, ['---'] * len(head)]
-    for label, figures in zip(labels(files, paths), [base, *others]):
-        cells = [label.replace('|', '\\|')]
-        for name in metrics:
-            delta = '' if figures is base else shown((figures[name] - base[name]).estimate, sign='+')
-            cells += [shown(figures[name].estimate), delta]
-        rows.append(cells)
-    return [f'| {" | ".join(row)} |' for row in rows]
-
-
-def shown(estimate: Estimate, sign: str = '') -> str:
-    """A figure with its interval; a difference is bold where the interval leaves out zero."""
-    text = '{:{f}} [{:{f}}, {:{f}}]'.format(estimate.value, estimate.low, estimate.high, f=f'{sign}.4f')
-    return f'**{text}**' if sign and not estimate.low <= 0 <= estimate.high else text
-
-
-def conditions(results: dict, resamples: int, seed: int) -> str:
-    """One line: what was measured on what."""
-    data, counts = results['dataset'], results['counts']
-    names = ' '.join(str(data[key]) for key in ('name', 'split') if data.get(key))
-    partition = f' ({data["split_by"]})' if data.get('split_by') else ''
-    return (f'{results["task"]}, {results["protocol"]}, {names}{partition}: {counts["sentences"]} sentences of '
-            f'{counts["images"]} images. 95 % intervals over images ({resamples} resamples, seed {seed}); Δ is the '
-            f'difference from the first row, bold where its interval leaves out zero.')
-
-
-def compare(args: argparse.Namespace) -> str:
-    """The whole text to show; warnings go to stderr.
-
-    Raises:
-        ResultsError: results that cannot be read or compared.
-    """
-    paths = [args.base, *args.others]
-    files = [read_results(path) for path in paths]
-    base = files[0]
-    warnings = [line for path, other in zip(paths[1:], files[1:])
-                for line in check_alike(base, other, args.base, path)]
-    metrics = args.metrics or shared_metrics(files)
-    if not metrics:
-        raise ResultsError(f'{args.base} has no metric that all others have too and that can be had from the samples')
-    for path, results in zip(paths, files):
-        for name in metrics:
-            value, whole = resample(results['samples'], [name], 1)[name].value, results['metrics'].get(name)
-            if whole is not None and abs(value - whole) > 1e-6:
-                warnings.append(f'{path}: {name} is {whole:.4f} over everything at once and {value:.4f} as a mean over '
-                                'sentences, which is what is compared')
-    for line in warnings:
-        print(f'compare_results: note: {line}', file=sys.stderr)
-    return '\n'.join([conditions(base, args.resamples, args.seed), '',
-                      *table(files, paths, metrics, args.resamples, args.seed)]) + '\n'
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('base', type=Path, help='JSON of an evaluation that the others are compared with')
-    parser.add_argument('others', type=Path, nargs='+', help='JSON of other evaluations')
-    parser.add_argument('--metrics', nargs='+', metavar='NAME',
-                        help='such as ciou giou precision@0.5 no_seg_rate cider, of one condition and frame '
-                             'giou/CONDITION/FRAME (default: all that the files share, without the precisions)')
-    parser.add_argument('--resamples', type=int, default=2000, metavar='N', help='default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0, help='of the resamples (default: %(default)s)')
-    parser.add_argument('--out', type=Path, help='file to write the table to as well, as Markdown')
-    args = parser.parse_args(argv)
-    if args.resamples < 1:
-        parser.error('--resamples must be at least 1')
-    return args
+from dual_loop_command.compare import COMMAND
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare; the exit status is 1 where that is refused."""
-    args = parse_args(argv)
-    try:
-        text = compare(args)
-        if args.out:
-            args.out.write_text(text, encoding='utf-8')
-    except (OSError, ResultsError) as error:
-        print(f'compare_results: {error}', file=sys.stderr)
-        return 1
-    print(text, end='')
-    return 0
+    """What the command line says; returns the exit status."""
+    return COMMAND.main_of('tools/compare_results.py', argv)
 
 
 if __name__ == '__main__':
-    run_command(main)
+    COMMAND.run_script('tools/compare_results.py')

@@ -7,14 +7,14 @@ without LoRA. A released folder has its LoRA merged, and a merge cannot be undon
 new base, it does not bring LoRA's own tensors back.
 """
 
-import signal
-
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-import argparse
 import sys
 from pathlib import Path
+
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
+
+import argparse
 
 import torch
 

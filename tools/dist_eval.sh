@@ -10,6 +10,7 @@
 # Runs in the active environment, else in .venv (tools/install.sh makes it), else with the plain python3.
 # Further arguments: python tools/eval_refcoco.py --help, and eval_captions.py and eval_cycle.py likewise.
 set -euo pipefail
+case ${1:-} in -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;; esac
 
 usage() {
   tasks='{refcoco|refcoco+|refcocog|refcocog-caption|cycle}'

@@ -7,6 +7,7 @@
 # Runs in the active environment, else in .venv (tools/install.sh makes it), else with the plain python3.
 # Further arguments go to tools/train.py. Without NNODES the processes find each other on a free port of this machine.
 set -euo pipefail
+case ${1:-} in -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;; esac
 
 if [ $# -lt 2 ]; then
   echo "usage: $(basename "$0") CONFIG GPUS [ARGUMENTS OF tools/train.py]" >&2

@@ -5,8 +5,9 @@
 #   PYTHON=/path/to/python tools/install.sh
 #
 # An active virtual environment with exactly the packages of requirements/lock.txt is used as it is. Otherwise .venv is
-# made in the checkout (Python 3.11 or 3.12, about 6 GB). The other scripts source this file and call `use_environment`,
-# which leaves the interpreter in $python and its folder at the front of PATH.
+# made in the checkout (Python 3.11 or 3.12, about 6 GB). Either has the command `dual-loop` afterwards. The other scripts
+# source this file and call `use_environment`, which leaves the interpreter in $python and its folder at the front of
+# PATH, and adds nothing to an active environment.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -101,7 +102,31 @@ use_environment() {
   export PYTHONPATH="$root/projects${PYTHONPATH:+:$PYTHONPATH}"
 }
 
+# Prints the comment at the head of a script: what `--help` says.
+print_help() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+}
+
+# Gives an active environment the command `dual-loop` of this checkout, which .venv has from the start.
+install_command() {
+  local found
+  found=$(cd / && env -u PYTHONPATH "$python" -c 'import dual_loop_command; print(dual_loop_command.__file__)' 2>&1 || true)
+  if [ "$found" = "$root/projects/dual_loop_command/__init__.py" ] && [ -x "$(dirname "$python")/dual-loop" ]; then
+    return
+  fi
+  echo "dual-loop: adding the command dual-loop to $VIRTUAL_ENV"
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
+}
+
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  case ${1:-} in
+    '') ;;
+    -h|--help) print_help "$0"; exit ;;
+    *) echo "install.sh: takes no arguments, got $1; --help says more" >&2; exit 2 ;;
+  esac
   use_environment
-  echo "dual-loop: ready; activate with: source '$(dirname "$python")/activate'"
+  if [ "$python" != "$venv/bin/python" ]; then
+    install_command
+  fi
+  echo "dual-loop: ready; activate with: source '$(dirname "$python")/activate', then try: dual-loop --help"
 fi

@@ -7,14 +7,16 @@ where one of them ends with 143 or 130 because it was asked to, so does this one
 torchrun itself kills what still saves after 30 seconds, says 1 whatever came of it, and does not survive two Ctrl-C.
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import logging
 import os
-import sys
+import signal
 import time
 from contextlib import suppress
 

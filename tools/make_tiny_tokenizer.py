@@ -3,10 +3,12 @@
     python tools/make_tiny_tokenizer.py assets/tiny
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import argparse
 

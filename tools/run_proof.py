@@ -9,16 +9,16 @@ go on with the next call. Results are written to docs/proof/<run>.json; a run th
 status is 0 when all are done, 75 when some are left for another call, 1 when a run failed.
 """
 
-import signal
+import sys
+from pathlib import Path
 
-if __name__ == '__main__':  # Ctrl-C while the imports below take their seconds, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
+    import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
 import argparse
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 from dual_loop.engine import compat
 from dual_loop.evaluation.command_line import count

@@ -9,6 +9,7 @@
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
+case ${1:-} in -h|--help) print_help "$0"; exit ;; esac
 selection=(-m 'not full')
 arguments=()
 for argument in "$@"; do

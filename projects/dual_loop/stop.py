@@ -117,13 +117,17 @@ def end_with_launcher() -> None:
         end_with_parent(signal.SIGTERM)
 
 
-def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Run the ``main`` of a tool and exit with its status; SIGINT or SIGTERM end it with one line and 128 + number."""
+def run_command(main: Callable[[], int | None], name: str | None = None) -> NoReturn:
+    """Run the ``main`` of a tool and exit with its status; SIGINT or SIGTERM end it with one line and 128 + number.
+
+    The line begins with ``name``, by default that of the script.
+    """
+    name = name or Path(sys.argv[0]).stem
     try:
         with interruptible():
             status = main()
     except Interrupted as error:
-        print(f'{Path(sys.argv[0]).stem}: interrupted by {error.name}', file=sys.stderr)
+        print(f'{name}: interrupted by {error.name}', file=sys.stderr)
         status = 128 + error.number
     sys.exit(status)
 

@@ -9,6 +9,7 @@ from mmengine.utils import get_object_from_string
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from .download import download_command
 from .paths import resolve
 from .portable.prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START
 
@@ -58,7 +59,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     folder = resolve(folder)
     if not (folder / 'tokenizer_config.json').is_file():
-        raise FileNotFoundError(f'no tokenizer_config.json in {folder}; point model.tokenizer to a tokenizer folder')
+        raise FileNotFoundError(f'no tokenizer_config.json in {folder}; point model.tokenizer (with loops '
+                                'model.base.tokenizer) to a tokenizer folder, or run '
+                                f'`{download_command(folder)}`')
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

@@ -4,9 +4,13 @@ import importlib.util
 import json
 import os
 import subprocess
+from argparse import ArgumentParser
 
 import numpy as np
 import pytest
+
+from dual_loop.evaluation.tasks import cycle_sources
+from dual_loop_command.evaluate import CYCLE_TASK
 
 CONFIG = """
 from dual_loop.datasets import SAVPairDataset
@@ -44,6 +48,10 @@ def config(tmp_path_factory):
     return file
 
 
+def arguments(*texts: str):
+    return CYCLE_TASK.fill(ArgumentParser(), 'cycle').parse_args(texts)
+
+
 def without_timing(path) -> dict:
     results = json.loads(path.read_text())
     assert results.pop('timing')['seconds'] > 0
@@ -74,10 +82,10 @@ def test_two_processes_write_what_one_writes(tool, checkout, config, tmp_path, c
 
 
 def test_sources_of_a_config_are_taken_once_and_told_apart(tool, config, capsys):
-    sources = tool.sources_of(tool.parser().parse_args(['model', '--config', str(config)]))
+    sources = cycle_sources(arguments('model', '--config', str(config)))
     assert {name: len(dataset) for name, dataset in sources.items()} == {'sav': 8, 'half': 3, 'sav (held out)': 2}
     assert 'not there: ' in capsys.readouterr().err
-    only = tool.sources_of(tool.parser().parse_args(['model', '--config', str(config), '--source', 'sav (held out)']))
+    only = cycle_sources(arguments('model', '--config', str(config), '--source', 'sav (held out)'))
     assert list(only) == ['sav (held out)']
     assert not capsys.readouterr().err, 'what is absent does not matter to the others'
 

@@ -14,8 +14,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TOOLS = sorted(file.name for file in (CHECKOUT / 'tools').glob('*.py'))
-PRELUDE = re.compile(r"\A[^\n]*\"\"\".*?\"\"\"\n\nimport signal\n\nif __name__ == '__main__':.*\n"
-                     r"    signal\.signal\(signal\.SIGINT, signal\.SIG_DFL\)\n", re.DOTALL)
+PRELUDE = re.compile(r"\A\"\"\"[^\"]*\"\"\"\n\nimport sys\nfrom pathlib import Path\n\nif __name__ == '__main__':\n"
+                     r"    sys\.path\.insert\(0, [^\n]*\n    import dual_loop_command\.script ")
 
 
 @pytest.mark.parametrize('tool', TOOLS)
@@ -23,7 +23,8 @@ def test_every_tool_takes_signals_from_its_first_line_to_its_last(tool):
     text = (CHECKOUT / 'tools' / tool).read_text()
     assert PRELUDE.match(text), 'the imports, which take seconds'
     ending = text[text.rindex("if __name__ == '__main__':"):]
-    assert 'run_command(main)' in ending or 'with interruptible()' in ending or tool == 'launch.py'
+    assert 'run_command(main)' in ending or '.run_script(' in ending or 'with interruptible()' in ending \
+        or tool == 'launch.py'
 
 
 def start(*command) -> subprocess.Popen:

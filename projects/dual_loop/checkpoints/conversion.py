@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from peft.tuners.lora import LoraLayer
 
+from dual_loop.config_files import read_config
 from llava_sam2.paths import resolve
 from llava_sam2.weights.export import write_release
 
@@ -75,7 +75,7 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
         raise FileExistsError(f'{out} exists; remove it or choose another folder')
     figures = json.loads(Path(metrics).read_text(encoding='utf-8'))['metrics'] if metrics else None
     trained = read_trained(checkpoint)
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     model, base_model = build(cfg, base)
     check_base(trained, base_model, str(checkpoint))
     written_as = EXPORTED_DTYPES[dtype] if dtype else base_model.dtype

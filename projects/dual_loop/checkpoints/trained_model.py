@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
 from dual_loop.checkpoints.files import Trained
+from llava_sam2.download import require_weights
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.trainable import has_unused_masks
 from llava_sam2.weights.loading import CheckpointError
@@ -29,6 +30,7 @@ def build(cfg: Config, base: str | None) -> tuple[torch.nn.Module, VideoLLaVASAM
     settings = cfg.model
     if base is not None:
         settings.get('base', settings).update(pretrained=base, tokenizer=base)
+    require_weights(settings)
     model = MODELS.build(settings)
     return model, getattr(model, 'base', model)
 

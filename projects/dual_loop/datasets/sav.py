@@ -1,6 +1,7 @@
 """SA-V: an object in two frames of a video, from the release's videos or from stored pairs."""
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ class SAVPairDataset(GroundedDataset):
     - the release: ``sav_000001.mp4`` with ``sav_000001_manual.json`` and ``sav_000001_auto.json`` beside it. A sample
       is an object that is visible in two annotated frames ``gap`` apart. Which two is drawn from all such pairs, in
       either order, by ``seed``, the sample and its position in the repeated data set: with ``repeats=3`` an epoch shows
-      three draws of each object, and every epoch the same ones.
-    - ``masklet_data_*.npz``, one pair each: ``frame1, frame2`` (H, W, 3), 0..255, and ``mask1, mask2`` (H, W), 0
-      outside, of any number type.
+      three draws of each object, and every epoch the same ones. With ``num_objects`` its companions are objects of
+      the same annotation file that the frames show.
+    - ``masklet_data_*.npz``, one pair and one object each: ``frame1, frame2`` (H, W, 3), 0..255, and ``mask1, mask2``
+      (H, W), 0 outside, of any number type.
 
     Args:
         data_root: folder of the files.
@@ -120,14 +122,17 @@ class SAVPairDataset(GroundedDataset):
 
     def load(self, row: int, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
-        frames = self._release_frames(row, index) if self._is_release else self._stored_frames(row)
-        for suffix, (number, image, mask) in zip(self.suffixes, frames):
-            regions = self.regions(mask)
+        frames = list(self._release_frames(row, index) if self._is_release else self._stored_frames(row))
+        objects = [[self.regions(mask) for _, _, mask in frames]]
+        if self.num_objects > 1 and self._is_release:
+            objects += self._companion_regions(row, index, frames)
+        for place, (suffix, (number, image, _)) in enumerate(zip(self.suffixes, frames)):
+            regions = objects[0][place]
             if self.num_objects > 1:
-                regions = {key: each[None] for key, each in regions.items()}
+                regions = {key: torch.stack([each[place][key] for each in objects]) for key in regions}
             sample |= {f'{key}{suffix}': value for key, value in (self.pixels(image) | regions).items()}
             sample[f'image_key{suffix}'] = f'{self.source}:{self.path(row)}:{number}'
-        sample['caption'] = [None] if self.num_objects > 1 else None
+        sample['caption'] = [None] * len(objects) if self.num_objects > 1 else None
         return sample | dict(source=self.source, sample_id=self.sample_id(row), describes=self.describes)
 
     def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
@@ -149,25 +154,60 @@ class SAVPairDataset(GroundedDataset):
 
     def _release_frames(self, row: int, index: int) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
         """Number, pixels and mask of the frames of a video that position ``index`` shows."""
-        file, video, number = self.index['file'][row], self.path(row), self.index['object'][row]
         possible = pairs(from_text(self.index['visible'][row]), self.gap)
         draw = seed_for(self.seed, 'pair', self.source, self.sample_id(row), int(index))
         pair = possible[draw % len(possible)].tolist()[:len(self.suffixes)]
-        path = self.data_root / file
-        if self._last_file is None or self._last_file[0] != file:
-            self._last_file = file, read_masklets(path)
-        masklets = self._last_file[1]
-        images = read_frames(video, [FRAMES_PER_MASK * frame for frame in pair])
+        self._masklets(row)  # before the video, which takes longer
+        images = read_frames(self.path(row), [FRAMES_PER_MASK * frame for frame in pair])
         for frame, image in zip(pair, images):
-            is_there = frame < len(masklets) and number < len(masklets[frame])
-            code = code_at(masklets, frame, number, path) if is_there else None
-            if code is None:
-                raise BadSample(f'object {number} has gone from annotated frame {frame} since the index was made', path)
-            height, width = image.shape[1:]
-            size = [height, width]
-            if code['size'] != size:
-                raise BadSample(f'frames have the height and width {size}, their masks {code["size"]}', video)
-            yield FRAMES_PER_MASK * frame, image, decode_segmentation(code, height, width, path)
+            yield FRAMES_PER_MASK * frame, image, self._release_mask(row, frame, image)
+
+    def _masklets(self, row: int) -> list[list[Any]]:
+        """The annotation file of a row; that of the last one is kept."""
+        file = self.index['file'][row]
+        if self._last_file is None or self._last_file[0] != file:
+            self._last_file = file, read_masklets(self.data_root / file)
+        return self._last_file[1]
+
+    def _release_mask(self, row: int, frame: int, image: torch.Tensor) -> np.ndarray:
+        """(height, width) bool, a row's object at an annotated frame with the picture ``image``."""
+        masklets, number = self._masklets(row), self.index['object'][row]
+        path = self.data_root / self.index['file'][row]
+        is_there = frame < len(masklets) and number < len(masklets[frame])
+        code = code_at(masklets, frame, number, path) if is_there else None
+        if code is None:
+            raise BadSample(f'object {number} has gone from annotated frame {frame} since the index was made', path)
+        height, width = image.shape[1:]
+        size = [height, width]
+        if code['size'] != size:
+            raise BadSample(f'frames have the height and width {size}, their masks {code["size"]}', self.path(row))
+        return decode_segmentation(code, height, width, path)
+
+    def _companion_regions(self, row: int, index: int, frames: Sequence[tuple[int, torch.Tensor, np.ndarray]]
+                           ) -> list[list[dict[str, torch.Tensor]]]:
+        """Regions in the frames of up to ``num_objects - 1`` further objects, in an order fixed by (seed, index)."""
+        shown = [number // FRAMES_PER_MASK for number, _, _ in frames]
+        rng = np.random.default_rng(seed_for(self.seed, 'companions', self.source, index))
+        found: list[list[dict[str, torch.Tensor]]] = []
+        for companion in map(int, rng.permutation(self._rows_beside(row))):
+            if len(found) == self.num_objects - 1:
+                break
+            visible = from_text(self.index['visible'][companion])
+            if not all(frame < len(visible) and visible[frame] for frame in shown):
+                continue
+            try:
+                found.append([self.regions(self._release_mask(companion, frame, image))
+                              for frame, (_, image, _) in zip(shown, frames)])
+            except BadSample as error:
+                self.quarantine.record(self.sample_id(companion), error.path or self.path(companion), error.reason)
+        return found
+
+    def _rows_beside(self, row: int) -> list[int]:
+        """Rows of the other objects of a row's annotation file; they stand together in the index."""
+        files = self.index['file']
+        before = takewhile(lambda other: files[other] == files[row], range(row - 1, -1, -1))
+        after = takewhile(lambda other: files[other] == files[row], range(row + 1, len(self.index)))
+        return sorted([*before, *after])
 
 
 def video_of(annotation_file: Path) -> Path:

@@ -100,6 +100,7 @@ def ensure_demo_data(root: str | Path, images: int = 400, seed: int = 0, workers
     Raises:
         ValueError: settings out of range, or ``root`` holds demo data of other settings.
         FileExistsError: ``root`` holds something else.
+        FileNotFoundError: a part of the files in ``root`` is gone.
         CannotWrite: the disk takes no more, or ``root`` cannot be written.
     """
     root = resolve(root)
@@ -173,12 +174,24 @@ def _is_current(root: Path, settings: Settings) -> bool:
             raise FileExistsError(f'{root} is not empty and has no {MANIFEST}: '
                                   'remove it or choose another folder for the demo data')
         return False
-    found = json.loads(manifest.read_text())
-    found = {key: found.get(key) for key in asked}
+    try:
+        stated = json.loads(manifest.read_text())
+    except ValueError as error:
+        raise ValueError(f'{manifest} is damaged ({error}): remove {root}, and it is made again') from error
+    found = {key: stated.get(key) for key in asked}
     if found != asked:
         raise ValueError(f'{root} holds demo data with {_listed(found)}, but {_listed(asked)} was asked for: '
                          'remove the folder, choose another one, or ask for the settings it has')
+    for name, count in stated.get('files', {}).items():  # older manifests do not say
+        there = _count_files(root / SOURCES[name].folder)
+        if there < count:
+            raise FileNotFoundError(f'{root / SOURCES[name].folder} has {there} of its {count} files: remove {root}, '
+                                    'and the demo data are made again')
     return True
+
+
+def _count_files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def _listed(settings: Mapping) -> str:
@@ -187,7 +200,7 @@ def _listed(settings: Mapping) -> str:
 
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    with writing('the demo data', root):
+    with writing('the demo data', root.parent), writing('the demo data', root):  # the lock lies beside it
         root.parent.mkdir(parents=True, exist_ok=True)
         claim = root.parent / f'.{root.name}.lock'
         with alone(claim, lambda owner: print_log(
@@ -221,7 +234,8 @@ def _build(root: Path, settings: Settings, workers: int | None, progress: bool) 
             if source.index is not None:
                 source.index(partial / source.folder, records[name])
             write_scenes(partial / source.folder, scenes[name])
-        manifest = dict(format=FORMAT, **asdict(settings), scenes=counts)
+        files = {name: _count_files(partial / SOURCES[name].folder) for name in counts}
+        manifest = dict(format=FORMAT, **asdict(settings), scenes=counts, files=files)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
         partial.rename(root)
     except BaseException:

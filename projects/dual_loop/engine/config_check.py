@@ -1,8 +1,8 @@
-"""Refuses settings that nothing reads, above all misspelt keys of ``--cfg-options``.
+"""Refuses settings that nothing reads, above all misspelt keys of ``--cfg-options``, and values of another kind.
 
 mmengine merges any ``--cfg-options`` key into the config and trains on as if nothing had happened. Here every key of
 the running config must come from the config file itself, be a setting of the runner or of XTuner, or be an argument of
-the class that the surrounding dict builds.
+the class that the surrounding dict builds, and its value must be of the kind that the argument is annotated with.
 """
 import difflib
 import inspect
@@ -17,6 +17,8 @@ from mmengine.registry import Registry
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
+
+from .value_check import check_value
 
 # Read from the top of the config, beside the arguments of the two runners: by xtuner's train command, or as runner.cfg.
 TOP_LEVEL_KEYS = {
@@ -41,7 +43,7 @@ FREE_FORM = {'paramwise_cfg', 'custom_keys', 'strategy', 'compile'}
 
 
 def check_config_keys(cfg: Config, config_file: str | Path | None = None) -> None:
-    """Refuse a key of the running config that nothing reads.
+    """Refuse a key of the running config that nothing reads, and a value of a kind that its reader does not take.
 
     Args:
         cfg: the config the runner was built from, ``--cfg-options`` merged in (``runner.cfg``).
@@ -49,7 +51,8 @@ def check_config_keys(cfg: Config, config_file: str | Path | None = None) -> Non
 
     Raises:
         ValueError: names the first unknown key, the nearest valid one and the remedy. Also when a name at the top of
-            the file, which only the file itself uses, was changed: that changes nothing below it.
+            the file, which only the file itself uses, was changed: that changes nothing below it. Or names the value
+            that is none of its kind.
     """
     config_file = config_file if config_file is not None else cfg.filename
     if config_file is None:  # built from a dict in a script: there is nothing to compare with
@@ -102,22 +105,23 @@ def _check(value: Any, stated: Any, name: str, path: str, config_file: str | Pat
     accepted = _accepted_keys(value, name)
     for key, item in value.items():
         if key not in stated and accepted is not None and key not in accepted:
-            _refuse(key, f'{path}.{key}', accepted | set(stated), config_file)
+            _refuse(key, f'{path}.{key}', set(accepted) | set(stated), config_file)
+        check_value(item, (accepted or {}).get(key), stated.get(key), f'{path}.{key}')
         _check(item, stated.get(key), key, f'{path}.{key}', config_file)
 
 
-def _accepted_keys(value: dict, name: str) -> set[str] | None:
-    """Keys that may stand in a dict called `name` whether or not the file has them; None if any may."""
+def _accepted_keys(value: dict, name: str) -> dict[str, Any] | None:
+    """Keys that may stand in a dict called `name` whether or not the file has them, with the annotations of those that
+    have one; None if any key may."""
     if name.endswith('dataloader'):
-        loader = set(inspect.signature(DataLoader.__init__).parameters) - {'self'}
-        return loader | {'num_batch_per_epoch'}
+        return {**(_arguments(DataLoader) or {}), 'num_batch_per_epoch': None}
     if 'type' not in value:
-        return UNTYPED_KEYS.get(name, set())
+        return dict.fromkeys(UNTYPED_KEYS.get(name, set()))
     if name in UNTYPED_KEYS and name != 'train_cfg':
-        return UNTYPED_KEYS[name]
+        return dict.fromkeys(UNTYPED_KEYS[name])
     target = _resolve(value['type'])
     arguments = None if target is None else _arguments(target)
-    return None if arguments is None else arguments | BUILDER_KEYS
+    return None if arguments is None else {**dict.fromkeys(BUILDER_KEYS), **arguments}
 
 
 def _resolve(target: Any) -> Callable | None:
@@ -132,8 +136,8 @@ def _resolve(target: Any) -> Callable | None:
     return get_object_from_string(target)
 
 
-def _arguments(target: Callable) -> set[str] | None:
-    """Names of the arguments that `target` takes; None if it takes any.
+def _arguments(target: Callable) -> dict[str, Any] | None:
+    """Names of the arguments that `target` takes, with their annotations; None if it takes any.
 
     ``**kwargs`` of a constructor is followed to the next class that defines one, which is where it goes by custom. A
     function or bound method with ``**kwargs``, ``from_pretrained`` for one, takes any.
@@ -141,10 +145,12 @@ def _arguments(target: Callable) -> set[str] | None:
     functions = [target]
     if inspect.isclass(target):
         functions = [vars(base)['__init__'] for base in target.__mro__[:-1] if '__init__' in vars(base)]
-    names = set()
+    names: dict[str, Any] = {}
     for function in functions:
         parameters = inspect.signature(function).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+        taken = {p.name: p.annotation for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        names = {**taken, **names}
+        names.pop('self', None)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return names
     return None if functions else names

@@ -8,19 +8,25 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
+from llava_sam2.download import require_weights
+
 from ..checkpoints.files import check_whole, read_state
 from ..models.teacher import FrozenTeacher
 from .resume import check_same_run, go_on_as_begun, latest_checkpoint
+from .surgery_rules import build_rule
 
 
 def check_start(cfg: Config) -> None:
     """What can be seen from the config alone, before minutes go into building a model.
 
     Raises:
-        ValueError: ZeRO-3, offload without a GPU, or a checkpoint to start from that is not whole, of the other kind,
-            or of another number of processes.
-        FileNotFoundError: no checkpoint there, or one without the file of a rank.
+        ValueError: options of workers without any, an unknown surgery rule, ZeRO-3, offload without a GPU, or a
+            checkpoint to start from that is not whole, of the other kind, or of another number of processes.
+        FileNotFoundError: no base weights or checkpoint there, or one without the file of a rank.
     """
+    require_weights(cfg.get('model') or {})
+    check_workers(cfg)
+    check_rule(cfg)
     engine = (cfg.get('strategy') or {}).get('config')
     zero = (engine or {}).get('zero_optimization', {})
     if zero.get('stage', 0) >= 3:
@@ -37,6 +43,32 @@ def check_start(cfg: Config) -> None:
         check_source(Path(cfg.load_from), cfg, engine is not None)
         if cfg.get('resume'):
             go_on_as_begun(Path(cfg.load_from), cfg)
+
+
+def check_workers(cfg: Config) -> None:
+    """Refuse what torch refuses of a loader without workers, by the name of its key. Raises ValueError."""
+    loaders = {'train_dataloader': cfg.get('train_dataloader'), 'val_dataloader': cfg.get('val_dataloader')}
+    train = cfg.get('train_cfg') or {}
+    loaders['train_cfg.loop2_dataloader'] = train.get('loop2_dataloader')
+    further = train.get('loop_dataloaders') or {}
+    loaders |= {f'train_cfg.loop_dataloaders.{name}': loader for name, loader in further.items()}
+    for place, loader in loaders.items():
+        if isinstance(loader, dict) and not loader.get('num_workers', 0):
+            for key, off in (('persistent_workers', False), ('prefetch_factor', None), ('timeout', 0)):
+                if loader.get(key, off):
+                    raise ValueError(f'{place}.num_workers=0 reads data in the process itself, so that {place}.{key}='
+                                     f'{loader[key]} has no workers to go by: set {place}.{key}={off} too, or '
+                                     f'{place}.num_workers=1')
+
+
+def check_rule(cfg: Config) -> None:
+    """Refuse a surgery rule that nobody knows. Raises ValueError."""
+    rule = ((cfg.get('train_cfg') or {}).get('surgery') or {}).get('rule')
+    if isinstance(rule, str):
+        try:
+            build_rule(rule)
+        except ValueError as error:
+            raise ValueError(f'train_cfg.surgery.rule={rule}: {error}') from error
 
 
 def check_source(path: Path, cfg: Config, with_deepspeed: bool) -> None:
@@ -95,8 +127,8 @@ def check_teacher(runner, model) -> None:
     """Refuse a teacher that would stand still, or could not be found again, without the config saying so.
 
     Raises:
-        ValueError: loops ask a teacher whose averages no hook keeps; or a frozen one is to speak with the weights of
-            ``load_from``, which a resumed run has no more.
+        ValueError: loops ask a teacher whose averages no hook keeps; or a frozen one, or a frozen listener, is to speak
+            with the weights of ``load_from``, which a resumed run has no more.
     """
     asking = [loop.title for loop in model.loops.values() if loop.uses_teacher]
     kept = any(getattr(hook, 'keeps_teacher', False) for hook in runner.hooks)
@@ -105,7 +137,11 @@ def check_teacher(runner, model) -> None:
                          'add dict(type=TeacherEMAHook) to custom_hooks, or say which teacher is meant, '
                          "model.teacher='frozen' (the weights of the start) or 'live' (the student's own). A loop that "
                          'asks none has uses_teacher = False')
-    if asking and isinstance(model.teacher, FrozenTeacher) and runner._load_from and not runner._resume:
-        raise ValueError(f"model.teacher='frozen' speaks with the weights of model.base, not with those of load_from="
+    asked = {"model.teacher='frozen'": model.teacher} if asking else {}
+    asked |= {f"model.listener={loop.listener!r}": loop.reward.listener for loop in model.loops.values()
+              if getattr(loop, 'reward', None) is not None}
+    frozen = [setting for setting, teacher in asked.items() if isinstance(teacher, FrozenTeacher)]
+    if frozen and runner._load_from and not runner._resume:
+        raise ValueError(f'{frozen[0]} speaks with the weights of model.base, not with those of load_from='
                          f'{runner._load_from}, which a resumed run would not have: export that checkpoint '
                          '(tools/convert_ckpt_to_hf.py) and set model.base.pretrained to the folder')

@@ -1,28 +1,26 @@
-"""What the commands of all evaluations share: arguments, the data, the processes, errors and the final table."""
+"""What the commands of all evaluations share: the data, the processes, errors and the final table."""
 
 import os
 import sys
 import traceback
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
-from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, EXPORTED_PARTS
-from dual_loop.datasets import MissingData, RefCOCODataset, TooManyBadSamples
+from dual_loop.datasets import MissingData, RefCOCODataset
 from dual_loop.datasets.from_config import build_dataset
-from dual_loop.datasets.workers import LOADER_TIMEOUT
 from dual_loop.demo import ensure_demo_data
-from dual_loop.stop import CannotGoOn, Interrupted, interruptible
+from dual_loop.refusals import complain, refusal
+from dual_loop.stop import Interrupted, interruptible
 from llava_sam2.paths import CHECKOUT
 from llava_sam2.portable.static_decoding import KeptDecoder
 
 from .loading import Loaded, load_model
 from .page import Example, write_page
-from .predictor import PROTOCOLS
 from .processes import Processes, Stopped
 from .results import write_results
 from .scores import THRESHOLDS
@@ -40,70 +38,14 @@ METRICS = {
 }
 
 
-def evaluation_parser(description: str, datasets: Sequence[str] = (), protocols: bool = True,
-                      max_new_tokens: int = 256, splits: bool = True) -> ArgumentParser:
-    """Arguments of every evaluation.
-
-    Args:
-        description: docstring of the command.
-        datasets: what its first argument may be; without any, the command itself sets ``dataset``.
-        protocols: whether ``--protocol`` can be chosen.
-        max_new_tokens: default of ``--max_new_tokens``.
-        splits: whether the data is a split of RefCOCO, or the command has arguments of its own for it.
-    """
-    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    if datasets:
-        parser.add_argument('dataset', metavar='DATASET', choices=datasets, help=', '.join(datasets))
-    parser.add_argument('model', nargs='?', help='folder of a model, or a config file (default: assets/tiny, on the '
-                        'demo data)')
-    parser.add_argument('checkpoint', nargs='?', help='of a run of the config; without one, its base weights')
-    if splits:
-        _add_split(parser)
-    if protocols:
-        parser.add_argument('--protocol', choices=PROTOCOLS, default='generate',
-                            help='generate: the model must say [SEG] itself, as for published numbers; forced: the '
-                                 'answer is given, which is faster and another measure (default: %(default)s)')
-    parser.add_argument('--max_new_tokens', type=count, metavar='N', default=max_new_tokens,
-                        help='of an answer (default: %(default)s)')
-    parser.add_argument('--batch-size', type=count, metavar='B', default=16,
-                        help='sentences at a time; the same results need the same B (default: %(default)s)')
-    parser.add_argument('--num-workers', type=count_or_none, metavar='N', default=2,
-                        help='processes that read images, for each GPU (default: %(default)s)')
-    parser.add_argument('--loader-timeout', type=count_or_none, metavar='S', default=LOADER_TIMEOUT,
-                        help='seconds to wait for the images of a batch; 0 for no limit (default: %(default)s)')
-    parser.add_argument('--plain-decoding', action='store_true', help='without the caches, the compiled layers and the '
-                        'captured graphs that decode several times as fast on a GPU')
-    parser.add_argument('--dtype', choices=EXPORTED_DTYPES, help='of the weights (default: what the model states)')
-    parser.add_argument('--ema', action='store_true', help='the averages of the checkpoint instead of its weights')
-    parser.add_argument('--parts', choices=EXPORTED_PARTS, default='full',
-                        help='parts of the checkpoint (default: all)')
-    parser.add_argument('--base', help='folder of the base weights, if not the one in the config')
-    parser.add_argument('--out', type=Path, help='JSON to write (default: work_dirs/eval/<model>_<dataset>_<split>_'
-                        '<protocol>.json); replaces an older one')
-    parser.add_argument('--examples', type=count_or_none, metavar='N', default=8,
-                        help='best, worst and random examples, so many of each, on a page beside the JSON; 0 for no '
-                             'page (default: %(default)s)')
-    return parser
-
-
-def _add_split(parser: ArgumentParser) -> None:
-    parser.add_argument('--split', default='val', choices=('val', 'testA', 'testB', 'test'))
-    parser.add_argument('--split_by', help='partition (default: umd of refcocog, else unc)')
-    parser.add_argument('--max_samples', type=count, metavar='N', help='the first N images only')
-    parser.add_argument('--max_texts_per_image', type=count, metavar='N', help='the first N sentences of each only')
-    parser.add_argument('--data-root', type=Path, metavar='DIR', help='folder of refcoco, refcoco+ and refcocog '
-                        '(default: data/ref_seg)')
-
-
-def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, RefCOCODataset, Processes], dict | None],
+def run(args: Namespace, evaluate: Callable[[Namespace, Loaded, RefCOCODataset, Processes], dict | None],
         make_dataset: Callable[[Namespace], Any] | None = None,
         show: Callable[[Mapping[str, Any]], str] | None = None,
         illustrate: Callable[..., list[Example]] | None = None) -> int:
     """Evaluate, write the results and a page of them, and show them; errors become one line.
 
     Args:
-        command: its name, before errors.
-        args: of :func:`evaluation_parser`.
+        args: of the command; ``caller`` stands before errors.
         evaluate: gives the results on the first rank, None on the others.
         make_dataset: in place of :func:`referring_dataset`.
         show: in place of :func:`table`.
@@ -129,17 +71,19 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
     except Interrupted as error:
         processes.stop(signal=error.number)
         if processes.rank == 0:
-            _complain(command, f'interrupted after {processes.done} sentences; nothing was written')
+            print(f'{args.caller}: interrupted after {processes.done} sentences; nothing was written', file=sys.stderr)
         return 128 + error.number
     except Stopped as error:
         if processes.rank == 0:
-            _complain(command, f'{error}; stopped after {processes.done} sentences, nothing was written')
-        return 1
-    except (OSError, ValueError, TooManyBadSamples, CannotGoOn) as error:
-        if processes.stop(str(error)):  # most errors are met by all of them
-            _complain(command, str(error))
+            print(f'{args.caller}: {error}; stopped after {processes.done} sentences, nothing was written',
+                  file=sys.stderr)
         return 1
     except Exception as error:
+        said = refusal(error)
+        if said is not None:
+            if processes.stop(said):  # most errors are met by all of them
+                complain(args.caller, error, said)
+            return 1
         processes.stop(repr(error))
         # Not raised again: what holds the traceback also holds the loader, whose workers would never be told to end.
         traceback.print_exc()
@@ -148,16 +92,12 @@ def run(command: str, args: Namespace, evaluate: Callable[[Namespace, Loaded, Re
         return 0
     out = args.out or default_out(results, args.dtype)
     replaced = 'replaced' if out.exists() else 'wrote'
-    try:
-        write_results(out, results)
-        print((show or table)(results))
-        print(f'{replaced} {out}')
-        if args.examples and illustrate:
-            examples = illustrate(loaded, dataset, results, args.examples)
-            print(f'pictures: {write_page(out.with_suffix(".html"), results, examples)}')
-    except OSError as error:
-        _complain(command, str(error))
-        return 1
+    write_results(out, results)
+    print((show or table)(results))
+    print(f'{replaced} {out}')
+    if args.examples and illustrate:
+        examples = illustrate(loaded, dataset, results, args.examples)
+        print(f'pictures: {write_page(out.with_suffix(".html"), results, examples)}')
     return 0
 
 
@@ -233,23 +173,3 @@ def table(results: Mapping[str, Any]) -> str:
     named['sentences per second'] = f'{timing["sentences_per_second"]:.2f} ({timing["processes"]} x {timing["device"]})'
     width = max(map(len, named))
     return '\n'.join(lines + [f'  {name:{width}}  {value}' for name, value in named.items()])
-
-
-def count(text: str) -> int:
-    """A whole number from 1, as an argument."""
-    return _whole(text, 1)
-
-
-def count_or_none(text: str) -> int:
-    """A whole number from 0, as an argument."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise ArgumentTypeError(f'{text!r} is not a whole number from {least} on')
-    return int(text)
-
-
-def _complain(command: str, message: str) -> None:
-    print(f'{command}: {message}', file=sys.stderr)

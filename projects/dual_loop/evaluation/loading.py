@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 from dual_loop.checkpoints.files import Trained, read_trained
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build, check_base, select
+from dual_loop.config_files import read_config
+from llava_sam2.download import download_command
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.portable.chat import Sa2VAChatModel
+from llava_sam2.portable.configuration import config_of_folder
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.released import fill_from, plan_release
 from llava_sam2.portable.static_decoding import KeptDecoder
@@ -76,7 +78,8 @@ def load_model(
     """
     path = Path(model)
     if not path.exists():
-        raise FileNotFoundError(f'{model} does not exist: give the folder of a model, or a config and a checkpoint')
+        raise FileNotFoundError(f'{model} does not exist: give the folder of a model, or a config and a checkpoint; '
+                                f'released weights come by `{download_command(path)}`')
     if path.is_dir():
         if checkpoint is not None or ema or parts != 'full' or base is not None:
             raise ValueError(f'{model} is a folder with weights of its own: a checkpoint, averages, parts or a base '
@@ -92,6 +95,7 @@ def load_model(
 def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) -> Loaded:
     if not (folder / 'config.json').is_file():
         raise FileNotFoundError(f'{folder} is no folder of a model: it has no config.json')
+    config_of_folder(folder)  # refuses another kind of model, whatever else it lacks
     tokenizer = load_tokenizer(folder.absolute())
     network = Sa2VAChatModel.from_pretrained(folder, dtype=EXPORTED_DTYPES[dtype] if dtype else 'auto',
                                              device_map=device)
@@ -102,7 +106,7 @@ def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) ->
 def _from_config(config: Path, checkpoint: str | Path | None, ema: bool, dtype: str | None,
                  device: torch.device | str, parts: str, base_folder: str | None) -> Loaded:
     trained = None if checkpoint is None else read_trained(checkpoint)
-    model, base = build(Config.fromfile(config), base_folder)
+    model, base = build(read_config(config), base_folder)
     if trained is not None:
         check_base(trained, base, str(checkpoint))
         model.load_state_dict(select(trained, model, parts, ema, str(checkpoint)), strict=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from mmengine.registry import MODELS
@@ -51,12 +52,18 @@ class BridgeOutput:
         ids: per row, the n sampled or given token ids, in the form that stands in the slot.
         entropy: (), mean entropy of the student's distribution over the candidates, in nats.
         agreement: (), share of these tokens that are the student's own best.
+        log_probs: (R,), log-probability of each sampled caption under the student's distribution over the candidates
+            that it was drawn from, the sum over its tokens; None where nothing was sampled. A bridge may leave it out,
+            and then cannot be rewarded.
+        best: per row, the student's own best tokens in the same form; goes with ``log_probs``.
     """
 
     embeds: list[torch.Tensor]
     ids: list[list[int]]
     entropy: torch.Tensor
     agreement: torch.Tensor
+    log_probs: torch.Tensor | None = None
+    best: list[list[int]] | None = None
 
 
 @MODELS.register_module()
@@ -120,11 +127,17 @@ class CaptionBridge:
         spaced = vocabulary.on('with_leading_space', device)[candidates[first]]
         candidates = candidates.index_copy(0, first, spaced)  # topk's own backward needs the original
         embeds = _HardLookup.apply(probs, candidates, hard, weight)
-        ids = iter(candidates.gather(1, hard[:, None])[:, 0].tolist())
-        log_probs = values.detach().log_softmax(dim=-1)
+        tokens = torch.stack((candidates.gather(1, hard[:, None])[:, 0], candidates[:, 0])).tolist()  # one wait
+        ids, best_ids = ([each[stop - length : stop] for length, stop in zip(lengths, accumulate(lengths))]
+                         for each in tokens)
+        log_probs = values.log_softmax(dim=-1)
+        known = log_probs.detach()
+        drawn = log_probs.gather(1, hard[:, None])[:, 0]
         return BridgeOutput(
             embeds=list(embeds.split(lengths)),
-            ids=[[next(ids) for _ in range(length)] for length in lengths],
-            entropy=-(log_probs.exp() * log_probs).sum(dim=-1).mean(),
+            ids=ids,
+            entropy=-(known.exp() * known).sum(dim=-1).mean(),
             agreement=(hard == best).float().mean(),
+            log_probs=drawn.new_zeros(len(lengths)).index_add(0, rows, drawn) if given is None else None,
+            best=best_ids if given is None else None,
         )

@@ -1,39 +1,32 @@
 """Rows whose object the teacher finds again from its own description; the others teach nothing (RESMatch, SemiRES)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from llava_sam2.model import Images
-from llava_sam2.portable.network import binary_masks
 
 from .teacher import Teacher
 
 
-@torch.no_grad()
 def cycle_ious(
-    teacher: Teacher, images: Images, image_of_row: Sequence[int], captions: Sequence[str], masks: torch.Tensor
+    teacher: Teacher, images: Images, image_of_row: Sequence[int], captions: Sequence[str], masks: torch.Tensor,
+    poll: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """IoU (R,) of the masks that the teacher finds by captions with the true ones; 0 where both are empty.
 
-    The fixed question of monitoring with its answer given: one pass, without draws. It runs with the teacher's values
-    and no dropout; ``text_hidden_fcs`` and the mask decoder, of which a teacher has no values, are the student's.
+    The fixed question of monitoring with its answer given: one pass with the teacher's values, without draws.
 
     Args:
-        teacher: whose ``active`` puts its values in place.
+        teacher: who finds them.
         images: encoded, those of the rows for SAM 2 too.
         image_of_row: index of each row's image.
         captions: per row, text.
         masks: (R, G, G) bool.
+        poll: called before the pass; may raise to abandon it.
     """
-    base = teacher.student
-    rows = [base.text_rows.monitored(image, caption) for image, caption in zip(image_of_row, captions)]
-    with teacher.active():
-        _, hidden_states = base.read_rows(rows, images)
-        logits = base.segment(rows, hidden_states, images)
-    found = binary_masks(logits[:, None], masks.shape[-2:])[:, 0]
-    shared, either = ((found & masks).flatten(1).sum(dim=1), (found | masks).flatten(1).sum(dim=1))
-    return shared / either.clamp(min=1)
+    rows = [teacher.student.text_rows.monitored(image, caption) for image, caption in zip(image_of_row, captions)]
+    return teacher.ious(rows, images, masks, poll)
 
 
 def filtered(

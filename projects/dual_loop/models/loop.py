@@ -70,6 +70,9 @@ class Loop:
         """Its name in words."""
         return loop_title(self.name)
 
+    def attach(self, model: 'DualLoopModel') -> None:
+        """Called once when the model is built: for what a loop keeps of the weights that training starts with."""
+
     def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
                 poll: Callable[[], None] | None = None) -> Sequence[Any]:
         """What is better done for all micro-batches of a step at once, without a graph.

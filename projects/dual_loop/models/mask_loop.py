@@ -13,14 +13,16 @@ from llava_sam2.batches import usable_weights
 from llava_sam2.model import Images
 from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.network import binary_masks
-from llava_sam2.portable.sequences import on_device
+from llava_sam2.portable.sequences import Row, on_device
 from llava_sam2.text_rows import TextRows
 
-from .bridge import CaptionBridge
+from .bridge import BridgeOutput, CaptionBridge
 from .bridge_gradient import check_limits, limited
 from .caption_figures import caption_figures
+from .caption_reward import CaptionReward, build_listener
 from .corruption import corrupt
 from .cycle_filter import cycle_ious, filtered
+from .distillation import mask_distillation
 from .loop import Loop, Passage, detached
 from .losses import positions_loss
 
@@ -69,14 +71,20 @@ class MaskLoop(Loop):
         bridge_max_norm: bound on the norm of that gradient, of each row, see :func:`~.bridge_gradient.limited`.
         min_cycle_iou: rows whose mask 2 the teacher does not find again by its own description, with at least this
             IoU, have no weight, see :mod:`~.cycle_filter`; 0 asks for nothing.
+        distill_weight: weight of the divergence of the student's mask from the teacher's, which reads its own caption
+            as it is, or the human sentence: see :func:`~.distillation.mask_distillation`.
+        reward_weight: weight of the score-function term of sampled captions, see
+            :class:`~.caption_reward.CaptionReward`.
+        listener: who is to find the object by a sampled caption: ``frozen``, the weights that the model is built with;
+            ``live``, the student's own; or a registered class of teachers with its further arguments.
         name: of the loop.
 
     Raises:
-        ValueError: an option makes no sense.
+        ValueError: an option makes no sense, or captions are to be rewarded that nobody samples.
     """
 
     name = 'loop1'
-    losses = ('mask', 'dice', 'answer', 'denoise')
+    losses: tuple[str, ...] = ('mask', 'dice', 'answer', 'denoise')
 
     def __init__(
         self,
@@ -91,10 +99,21 @@ class MaskLoop(Loop):
         bridge_gradient: float = 1.0,
         bridge_max_norm: float | None = None,
         min_cycle_iou: float = 0.0,
+        distill_weight: float = 0.0,
+        reward_weight: float = 0.0,
+        listener: str | dict = 'frozen',
         name: str = 'loop1',
     ):
         if isinstance(bridge, str) and bridge not in ('gumbel', 'discrete'):
             raise ValueError(f'model.bridge={bridge!r} is unknown, use "gumbel", "discrete" or dict(type=..., ...)')
+        if min(distill_weight, reward_weight) < 0:
+            raise ValueError(f'model.distill_weight={distill_weight} and model.reward_weight={reward_weight} may not '
+                             'be negative')
+        if reward_weight and (bridge == 'discrete' or slot == 'teacher'):
+            why, instead = ("bridge='discrete'", "bridge='gumbel'") if bridge == 'discrete' else \
+                ("slot='teacher'", "slot='student'")
+            raise ValueError(f'model.reward_weight rewards captions that the student samples, and with model.{why} it '
+                             f'samples none: use {instead}, or reward_weight=0')
         self.name = name
         self.bridge = CaptionBridge(topk, tau) if bridge == 'gumbel' else None if bridge == 'discrete' else \
             MODELS.build(bridge)
@@ -113,10 +132,19 @@ class MaskLoop(Loop):
         self.slot = slot
         self.bridge_gradient, self.bridge_max_norm = bridge_gradient, bridge_max_norm
         self.min_cycle_iou = min_cycle_iou
+        self.distill_weight = distill_weight
+        self.reward_weight = reward_weight
+        self.listener = listener
+        self.losses += ('distill', ) * (distill_weight > 0) + ('score', ) * (reward_weight > 0)
+        self.reward: CaptionReward | None = None
 
     @property
     def key(self) -> int | str:
         return 1 if self.name == 'loop1' else self.name
+
+    def attach(self, model: 'DualLoopModel') -> None:
+        if self.reward_weight:
+            self.reward = CaptionReward(build_listener(self.listener, model), self.max_caption_len)
 
     def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
                 poll: Callable[[], None] | None = None) -> list['Described']:
@@ -156,57 +184,75 @@ class MaskLoop(Loop):
         if ious is not None:
             weights, seen = filtered(weights, on_device(pseudo, weights.device), ious, self.min_cycle_iou)
             figures |= seen
+        ids = [_without_final_stop(base.vocabulary.pieces, decoded.ids) for decoded in taught]
+        clean = list(captions)
+        for row, caption in zip(pseudo, ids):
+            clean[row] = base.vocabulary.decode(caption)
+        if self.distill_weight:  # before the student's passes, since the teacher borrows its modules
+            target = model.teacher.segment(self._questions(model, data, clean, step), images, poll)
         if self.bridge is not None:
             parts['denoise'] = weights.new_zeros(())  # what human sentences contribute
+        if self.reward is not None:
+            parts['score'] = weights.new_zeros(())
         if pseudo:
-            ids = [_without_final_stop(base.vocabulary.pieces, decoded.ids) for decoded in taught]
             figures |= caption_figures(ids, [decoded.ended for decoded in taught])
             if self.bridge is None:
-                for row, caption in zip(pseudo, ids):
-                    captions[row] = base.vocabulary.decode(caption)
+                captions = clean
             else:
-                embeds, sampled, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
+                bridged, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
                 own = weights[on_device(pseudo, weights.device)]
-                soft = dict(zip(pseudo, limited(embeds, self.bridge_gradient, self.bridge_max_norm, own)))
+                soft = dict(zip(pseudo, limited(bridged.embeds, self.bridge_gradient, self.bridge_max_norm, own)))
                 figures |= seen
                 parts['denoise'] = own @ denoise
-                for row, caption in zip(pseudo, sampled):
+                for row, caption in zip(pseudo, bridged.ids):
                     captions[row] = base.vocabulary.decode(caption).strip()
-        rows = [
-            base.text_rows.segmentation(step, sample_id, image, soft.get(row, captions[row]), self.max_caption_len)
-            for row, (sample_id, image) in enumerate(zip(data['sample_ids'], data['image2'].tolist()))
-        ]
+                if self.reward is not None:
+                    score, seen = self.reward(model, data, images, pseudo, bridged, step, poll)
+                    parts['score'] = own @ score
+                    figures |= seen
+        rows = self._questions(model, data, [soft.get(row, caption) for row, caption in enumerate(captions)], step)
         batch, hidden_states = base.read_rows(rows, images)
         logits = base.segment(rows, hidden_states, images)
-        mask, dice = base.mask_losses(logits, data['masks2'], base.keys(step, 'points', data['sample_ids']))
+        keys = base.keys(step, 'points', data['sample_ids'])
+        mask, dice = base.mask_losses(logits, data['masks2'], keys)
         parts |= dict(mask=weights @ mask, dice=weights @ dice, answer=weights @ base.token_loss(batch, hidden_states))
         loss = parts['mask'] + parts['dice'] + self.answer_weight * parts['answer']
         if self.denoise_weight and 'denoise' in parts:
             loss = loss + self.denoise_weight * parts['denoise']
+        if self.distill_weight:
+            divergence = mask_distillation(logits, target, keys, getattr(base.mask_loss, 'points', None))
+            parts['distill'] = weights @ divergence
+            loss = loss + self.distill_weight * parts['distill']
+        if 'score' in parts:
+            loss = loss + self.reward_weight * parts['score']
         output = dict(loss=loss) | detached(parts) | figures
         if preview:
             predicted = binary_masks(logits.detach()[:, None], data['masks2'].shape[-2:])[:, 0]
             output['preview'] = dict(captions=captions, predicted=predicted.cpu())
         return output
 
+    def _questions(self, model: 'DualLoopModel', data: Mapping[str, Any], captions: Sequence[str | torch.Tensor | None],
+                   step: int) -> list[Row]:
+        """The question for mask 2 of each row by its caption, and the answer."""
+        return [model.base.text_rows.segmentation(step, *each, self.max_caption_len)
+                for each in zip(data['sample_ids'], data['image2'].tolist(), captions)]
+
     def _found_again(self, model: 'DualLoopModel', data: Mapping[str, Any], rows: Sequence[int], described: Described,
                      poll: Callable[[], None] | None) -> torch.Tensor:
         """IoU (P,) of the masks that the teacher finds in image 2 by its own captions."""
-        if poll is not None:
-            poll()
         captions = [model.base.vocabulary.decode(decoded.ids) for decoded in described.captions]
         image2, masks2 = data['image2'].tolist(), data['masks2']
         return cycle_ious(model.teacher, described.images, [image2[row] for row in rows], captions,
-                          masks2[on_device(rows, masks2.device)])
+                          masks2[on_device(rows, masks2.device)], poll)
 
     def _student_captions(
         self, model: 'DualLoopModel', data: Mapping[str, Any], images: Images, pseudo: Sequence[int],
         ids: Sequence[list[int]], step: int,
-    ) -> tuple[list[torch.Tensor], list[list[int]], torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[BridgeOutput, torch.Tensor, dict[str, torch.Tensor]]:
         """First student pass: read image 1, mask 1 and the corrupted caption, predict the caption, sample it.
 
         Returns:
-            Per row the soft caption and its ids; the denoising loss (P,); figures.
+            The captions; the denoising loss (P,); figures.
         """
         base, vocabulary = model.base, model.base.vocabulary
         samples, image1 = [data['sample_ids'][row] for row in pseudo], data['image1'].tolist()
@@ -226,15 +272,22 @@ class MaskLoop(Loop):
                               **(dict(given=ids) if self.slot == 'teacher' else {}))
         denoise = positions_loss(logits if self.denoise_weight else logits.detach(), ids, replaced)
         figures = dict(bridge_entropy=bridged.entropy, bridge_agreement=bridged.agreement)
-        return bridged.embeds, bridged.ids, denoise, figures
+        return bridged, denoise, figures
 
     def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:
         image1, image2 = int(data['image1'][row]), int(data['image2'][row])
         sample_id, caption = data['sample_ids'][row], data['captions'][row]
         learned = self.answer_weight > 0
+        also = []
+        if self.distill_weight:
+            also.append(f"The mask is also drawn towards the teacher's (weight {self.distill_weight:g}).")
+        if self.reward_weight and caption is None:
+            also.append(f'A listener is asked the same with the sampled caption as text; what it finds is the '
+                        f"caption's reward (weight {self.reward_weight:g}).")
         if caption is not None:
             yield Passage('Human sentence: find mask 2 in image 2',
-                          rows.segmentation(step, sample_id, image2, caption, self.max_caption_len), learned=learned)
+                          rows.segmentation(step, sample_id, image2, caption, self.max_caption_len), ' '.join(also),
+                          learned=learned)
             return
         described = rows.description(image1, data['prompt_masks'][row], [rows.vocabulary.pad_id])
         slotted = rows.segmentation(step, sample_id, image2, torch.zeros(1, 1))
@@ -251,8 +304,8 @@ class MaskLoop(Loop):
             note += f' Counts if the teacher finds mask 2 by it, with an IoU of at least {self.min_cycle_iou:g}.'
         yield Passage('First pass: describe mask 1 in image 1', described, note, range(length - 1, length),
                       f"teacher's caption, at most {self.max_caption_len} tokens")
-        yield Passage('Second pass: find mask 2 in image 2', slotted, '', range(slotted.slot, slotted.slot + 1), writer,
-                      learned)
+        yield Passage('Second pass: find mask 2 in image 2', slotted, ' '.join(also),
+                      range(slotted.slot, slotted.slot + 1), writer, learned)
 
 
 def _without_final_stop(pieces: Sequence[bytes], ids: list[int]) -> list[int]:

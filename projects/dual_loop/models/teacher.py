@@ -1,4 +1,4 @@
-"""Teachers: the student's weights, with other values for the trained caption path, describe masked regions."""
+"""Teachers: the student's weights, with other values for what is trained, describe masked regions and find objects."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,19 +9,23 @@ from torch import nn
 
 from llava_sam2.model import Images, VideoLLaVASAMModel
 from llava_sam2.portable.generation import Decoded, greedy_decode
+from llava_sam2.portable.network import binary_masks
+from llava_sam2.portable.sequences import Row
 from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
 
 DECODINGS = ('auto', 'static', 'plain')
-_CAPTION_PATH = ('network.mlp1.', 'network.language_model.')
+#: All that reads what the encoders see; these run once, with the student's weights.
+_AFTER_ENCODERS = ('network.mlp1.', 'network.language_model.', 'network.text_hidden_fcs.',
+                   'network.grounding_encoder.mask_decoder.')
 
 
 @MODELS.register_module()
 class Teacher:
-    """Describes masked regions with averaged weights: the EMA teacher.
+    """Describes masked regions, and finds objects, with averaged weights: the EMA teacher.
 
-    Only the trained part of the caption path (LoRA and ``mlp1`` in the standard recipe) has values of its own; the
-    rest is the student's. The values are a working copy in the model's dtype, written by the EMA hook, and no buffers:
-    DeepSpeed would cast buffers of the wrapped module.
+    Only what is trained behind the two encoders (LoRA, ``mlp1``, ``text_hidden_fcs`` and the mask decoder in the
+    standard recipe) has values of its own; the rest is the student's. The values are a working copy in the model's
+    dtype, written by the EMA hook, and no buffers: DeepSpeed would cast buffers of the wrapped module.
 
     Args:
         student: the model whose weights are shared.
@@ -51,12 +55,12 @@ class Teacher:
         self._decoder: StaticDecoder | None = None
         self._merged = False
         self.parameters: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in student.trainables().items() if name.startswith(_CAPTION_PATH)
+            name: parameter for name, parameter in student.trainables().items() if name.startswith(_AFTER_ENCODERS)
         }
         self.values = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     def set_values(self, averages: Mapping[str, torch.Tensor]) -> None:
-        """Write the working copy from averages that hold at least the caption path."""
+        """Write the working copy from averages of at least all that is trained behind the encoders."""
         for name, parameter in self.parameters.items():
             value = self.values[name]
             if (value.device, value.dtype) != (parameter.device, parameter.dtype):  # the model has moved since
@@ -76,7 +80,7 @@ class Teacher:
                 self.student.train(training)
 
     def _present(self) -> tuple[dict[str, nn.Parameter], dict[str, torch.Tensor]]:
-        """Parameters of the caption path, and their values in the type and place that these have now."""
+        """Parameters that have values of their own, and these in the type and place that the parameters have now."""
         for name, parameter in self.parameters.items():
             self.values[name] = self.values[name].to(parameter)
         return self.parameters, self.values
@@ -111,6 +115,28 @@ class Teacher:
             return greedy_decode(student.network, student.pad(rows, side='left'), student.project(images), vocabulary,
                                  max_caption_len, poll=poll, **banned)
 
+    @torch.no_grad()
+    def segment(self, rows: Sequence[Row], images: Images, poll: Callable[[], None] | None = None) -> torch.Tensor:
+        """Mask logits (R, h, w) of segmentation rows whose answers are given, in one pass.
+
+        Args:
+            rows: with text in the slot.
+            images: encoded images.
+            poll: called before the pass; may raise to abandon it.
+        """
+        if poll is not None:
+            poll()
+        with self.active():
+            _, hidden_states = self.student.read_rows(rows, images)
+            return self.student.segment(rows, hidden_states, images)
+
+    def ious(self, rows: Sequence[Row], images: Images, masks: torch.Tensor,
+             poll: Callable[[], None] | None = None) -> torch.Tensor:
+        """IoU (R,), float32, of what :meth:`segment` finds with the true masks (R, G, G), bool; 0 where both are
+        empty."""
+        logits = self.segment(rows, images, poll)
+        return mask_iou(binary_masks(logits[:, None], masks.shape[-2:])[:, 0], masks)
+
     def _static_decoder(self) -> StaticDecoder:
         """With the present values."""
         student = self.student
@@ -127,7 +153,7 @@ class Teacher:
 
 @MODELS.register_module()
 class FrozenTeacher(Teacher):
-    """Describes with the weights that the model is built with, to the end of training."""
+    """Speaks with the weights that the model is built with, to the end of training."""
 
     needs_averages = False
 
@@ -137,7 +163,7 @@ class FrozenTeacher(Teacher):
 
 @MODELS.register_module()
 class LiveTeacher(Teacher):
-    """Describes with the student's current weights, without dropout."""
+    """Speaks with the student's current weights, without dropout."""
 
     needs_averages = False
 
@@ -154,8 +180,8 @@ class LiveTeacher(Teacher):
 TEACHERS = dict(ema=Teacher, frozen=FrozenTeacher, live=LiveTeacher)
 
 
-def build_teacher(teacher: str | dict, student: VideoLLaVASAMModel) -> Teacher:
-    """A teacher by its word, or by a registered class and its further arguments.
+def build_teacher(teacher: str | dict, student: VideoLLaVASAMModel, key: str = 'model.teacher') -> Teacher:
+    """A teacher by its word, or by a registered class and its further arguments; ``key`` says which in errors.
 
     Raises:
         ValueError: the word is unknown.
@@ -163,9 +189,15 @@ def build_teacher(teacher: str | dict, student: VideoLLaVASAMModel) -> Teacher:
     if not isinstance(teacher, str):
         return MODELS.build(dict(teacher, student=student))
     if teacher not in TEACHERS:
-        raise ValueError(f'model.teacher={teacher!r} is unknown: use {", ".join(map(repr, TEACHERS))}, or '
+        raise ValueError(f'{key}={teacher!r} is unknown: use {", ".join(map(repr, TEACHERS))}, or '
                          'dict(type=..., ...) of a class of your own')
     return TEACHERS[teacher](student)
+
+
+def mask_iou(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """IoU (R,), float32, of masks (R, H, W), bool; 0 where both are empty."""
+    intersection, union = (each.flatten(1).sum(dim=1) for each in (predicted & target, predicted | target))
+    return intersection / union.clamp(min=1)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ PATIENCE = dict(case=20, imports=240)
 def saved_samples(make_sample, tmp_path_factory) -> Path:
     """Masks without captions, human sentences and frame pairs for loop 1, descriptions for loop 2.
 
-    Three and two batches of four each, so that six steps of one micro-batch are two and three epochs.
+    Of ``loop1_objects`` most samples have several objects. Three and two batches of four each, so that six steps of one
+    micro-batch are two and three epochs.
     """
     descriptions = ('A small red circle with white stripes.', 'A dog. It is big.', 'a cat', 'it stands on a mat')
 
@@ -32,9 +33,11 @@ def saved_samples(make_sample, tmp_path_factory) -> Path:
         return [make_sample(50 + key, caption=descriptions[key % 4], describes=True, empty=empty and key % 2 == 1)
                 for key in range(8)]
 
+    objects = [make_sample(key, caption='red circle' if key % 3 == 2 else None, pair=key % 4 == 0,
+                           others=(None, 'a dog', None)[:key % 4]) for key in range(12)]
     path = tmp_path_factory.mktemp('samples') / 'samples.pt'
-    torch.save(dict(loop1=loop1(False), loop2=loop2(False), loop1_odd_empty=loop1(True), loop2_odd_empty=loop2(True)),
-               path)
+    torch.save(dict(loop1=loop1(False), loop2=loop2(False), loop1_odd_empty=loop1(True), loop2_odd_empty=loop2(True),
+                    loop1_objects=objects), path)
     return path
 
 

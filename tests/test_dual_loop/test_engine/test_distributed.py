@@ -58,6 +58,12 @@ THREE_LOOPS = [
     dict(name='three-loops-joined', mode='zero2', clip=1.0, supervised='joined'),
     dict(name='three-loops-own', mode='ddp', accumulation=3, supervised='own'),
 ]
+#: Options of loop 1 that ask teacher and listener for masks, and samples with several objects.
+OF_LOOP1 = [
+    dict(name='loop1-options', mode='ddp', accumulation=3, clip=1.0,
+         loop1=dict(distill_weight=0.5, reward_weight=0.5)),
+    dict(name='loop1-objects', mode='zero2', clip=1.0, samples=('loop1_objects', 'loop2')),
+]
 #: The teacher's words in the slot, a bounded bridge, and rows that the teacher does not find left out.
 OPTIONS = dict(name='options-of-loop1', mode='ddp', accumulation=3, clip=1.0, loop1=dict(
     slot='teacher', bridge_gradient=0.5, bridge_max_norm=0.005, min_cycle_iou=0.02))
@@ -159,7 +165,7 @@ def largest(tensor: torch.Tensor) -> float:
 
 @pytest.fixture(scope='module')
 def covering(run_cases) -> Path:
-    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, OPTIONS, *NAN]
+    cases = [*COVERING, UNAVERAGED, *UNUSABLE, *THREE_LOOPS, OPTIONS, *OF_LOOP1, *NAN]
     out = run_cases(cases)
     write_table(out, cases)
     return out
@@ -241,6 +247,23 @@ def test_two_ranks_with_the_options_of_loop1_equal_one_process(covering):
     assert found.within, found
     kept = [step['loop1/rows_kept'] for record in records(covering, OPTIONS) for step in record['scalars']]
     assert min(kept) < 1 and max(kept) > 0
+
+
+@pytest.mark.parametrize('case', OF_LOOP1, ids=names(OF_LOOP1))
+def test_two_ranks_with_further_terms_and_objects_equal_one_process(covering, case):
+    found = compare(covering, case)
+    assert found.within, found
+    ranks, [reference] = records(covering, case), records(covering, reference_of(case))
+    for step, expected in enumerate(reference['scalars']):
+        for part in ('distill', 'score') * ('loop1' in case):
+            mean = sum(record['scalars'][step][f'loop1/{part}'] for record in ranks) / WORLD_SIZE
+            assert mean == pytest.approx(expected[f'loop1/{part}'], rel=1e-4, abs=1e-6) and mean != 0
+        if 'samples' in case:  # rows have their own numbers on each rank
+            names = [sum(record['order'][step]['loop1'], []) for record in ranks]
+            assert sorted(sum(names, [])) == sorted(sum(reference['order'][step]['loop1'], []))
+    if 'samples' in case:
+        sizes = [[len(sum(step['loop1'], [])) for step in record['order']] for record in ranks]
+        assert sizes[0] != sizes[1] and max(map(max, sizes)) > BATCH_SIZE
 
 
 @pytest.mark.parametrize('case', UNUSABLE, ids=names(UNUSABLE))

@@ -272,12 +272,13 @@ def test_a_teacher_that_nobody_keeps_is_refused_unless_it_is_meant(make_loop, bu
         loop, *_ = make_loop(model=build_loops(teacher=teacher))
         loop.runner.hooks, loop.runner._load_from = [], None
         loop.prepare()
-    loop, *_ = make_loop(model=build_loops(teacher='frozen'))
-    loop.runner._load_from = 'iter_2.pth'
-    with pytest.raises(ValueError, match='not with those of load_from=iter_2.pth.*export that checkpoint'):
-        loop.prepare()
-    loop.runner._resume = True
-    check_teacher(loop.runner, loop.raw_model)
+    for key, options in dict(teacher=dict(teacher='frozen'), listener=dict(reward_weight=0.1)).items():
+        loop, *_ = make_loop(model=build_loops(**options))
+        loop.runner._load_from = 'iter_2.pth'
+        with pytest.raises(ValueError, match=f"model.{key}='frozen' .*not with those of load_from=iter_2.pth.*export "):
+            loop.prepare()
+        loop.runner._resume = True
+        check_teacher(loop.runner, loop.raw_model)
 
 
 def test_loops_that_ask_no_teacher_need_none(make_loop, build_base):

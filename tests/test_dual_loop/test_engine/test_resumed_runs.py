@@ -24,6 +24,9 @@ def setting(mode: str, processes: int, workers: int) -> dict:
 BF16 = setting('zero2_bf16', 1, 0)
 #: The same with a teacher that speaks with the weights of the start, or with the student's.
 FROZEN, LIVE = (dict(BF16, name=f'{teacher}-teacher', teacher=teacher) for teacher in ('frozen', 'live'))
+#: Loop 1 asks the teacher and a frozen listener for masks, of samples with several objects.
+OPTIONS = dict(setting('plain', 1, 0), name='loop1-options', samples=('loop1_objects', 'loop2'),
+               loop1=dict(distill_weight=0.5, reward_weight=0.5))
 #: Decoder layers are compiled, and inductor draws their dropout.
 COMPILED = dict(setting('plain', 1, 0), name='compiled', compile=True)
 SETTINGS = [setting('plain', 1, 2), setting('zero2', 1, 0), setting('ddp', 2, 0), setting('zero2', 2, 2)]
@@ -34,6 +37,7 @@ FURTHER = [setting('plain', 1, 0), setting('zero2', 1, 2), setting('ddp', 2, 2),
 def case(setting: dict, part: str, **options) -> dict:
     named = dict(name=f'{setting["name"]}-{part}', mode=setting['mode'], workers=setting['workers'],
                  teacher=setting.get('teacher', 'ema'), compile=setting.get('compile', False))
+    named |= {key: setting[key] for key in ('samples', 'loop1') if key in setting}
     return RUN | named | options
 
 
@@ -82,7 +86,7 @@ def run_settings(launch_cases, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def covering(run_settings) -> Path:
-    return run_settings([*SETTINGS, BF16, FROZEN, LIVE], [SETTINGS[0], SETTINGS[3]])
+    return run_settings([*SETTINGS, BF16, FROZEN, LIVE, OPTIONS], [SETTINGS[0], SETTINGS[3]])
 
 
 def records(out: Path, name: str, processes: int) -> list[dict]:
@@ -110,7 +114,7 @@ def assert_parts_equal_whole(out: Path, setting: dict) -> None:
         assert any(not torch.equal(value, whole['start'][name]) for name, value in whole['final'].items())
 
 
-@pytest.mark.parametrize('setting', [*SETTINGS, BF16, FROZEN, LIVE], ids=lambda setting: setting['name'])
+@pytest.mark.parametrize('setting', [*SETTINGS, BF16, FROZEN, LIVE, OPTIONS], ids=lambda setting: setting['name'])
 def test_three_parts_equal_the_whole(covering, setting):
     assert_parts_equal_whole(covering, setting)
 

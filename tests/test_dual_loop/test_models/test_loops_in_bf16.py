@@ -4,10 +4,11 @@ import pytest
 import torch
 
 
-@pytest.fixture(params=['mixed', 'cast'])
+@pytest.fixture(params=['mixed', 'cast', 'cast, all terms'])
 def model(request, build_loops):
-    model = build_loops(base=dict(dtype='bfloat16', lora=dict(r=2, alpha=4, dropout=0.1), checkpointing=True))
-    if request.param == 'cast':
+    base = dict(dtype='bfloat16', lora=dict(r=2, alpha=4, dropout=0.1), checkpointing=True)
+    model = build_loops(base, **dict(distill_weight=0.5, reward_weight=0.5) if 'all' in request.param else {})
+    if 'cast' in request.param:
         model.bfloat16()
         model.base.restore_fp32_buffers()
         model.teacher.set_values({name: parameter.detach() for name, parameter in model.base.trainables().items()})

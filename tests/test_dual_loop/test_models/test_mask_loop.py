@@ -259,7 +259,7 @@ def test_a_batch_of_which_nothing_is_found_gives_zero_with_a_graph(build_loops, 
 def test_a_stop_is_heard_before_every_batch_that_is_looked_through(build_loops, make_batch, monkeypatch):
     model = build_loops(min_cycle_iou=0.5)
     speak(monkeypatch, model, 'a dog', 'it')
-    asked = spy(monkeypatch, model.base.text_rows, 'monitored', lambda args, _: args)
+    asked = spy(monkeypatch, model.base, 'read_rows', lambda args, _: args)
     polls = iter([None, InterruptedError()])
 
     def poll():

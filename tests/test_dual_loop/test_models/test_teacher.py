@@ -1,5 +1,7 @@
 """The teacher: averaged values in the student's modules, for as long as it speaks."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -47,10 +49,33 @@ def averages(teacher, seed=0):
     }
 
 
-def test_holds_the_trained_caption_path_and_nothing_else(student):
-    names = set(Teacher(student).values)
-    expected = {name for name in student.trainables() if '.lora_' in name or '.mlp1.' in name}
-    assert names == expected and len(names) == 2 * 2 * 7 + 6
+def test_holds_what_is_trained_behind_the_encoders_and_nothing_else(build_base):
+    everything = ('vision_model', 'mlp1', 'text_hidden_fcs', 'image_encoder', 'mask_decoder')
+    student = build_base(trainable=everything)
+    names, trained = set(Teacher(student).values), set(student.trainables())
+    assert {name for name in names if '.lora_' in name or '.mlp1.' in name} == {
+        name for name in trained if '.lora_' in name or '.mlp1.' in name}
+    encoders = {name for name in trained if '.vision_model.' in name or '.vision_encoder.' in name}
+    assert encoders and names == trained - encoders
+
+
+def test_masks_of_averages_are_those_of_a_model_that_has_them(student, batch):
+    """Its LoRA, projector, ``[SEG]`` projection and mask decoder, without dropout."""
+    images = encode(student, batch)
+    rows = [student.text_rows.segmentation(0, sample, image, 'a red dog') for image, sample in enumerate('ab')]
+    teacher = Teacher(student)
+    teacher.set_values(averages(teacher))
+    asked: list[int] = []
+    found = teacher.segment(rows, images, lambda: asked.append(1))
+    assert asked == [1] and not found.requires_grad and student.training
+    copy = deepcopy(student).eval()
+    with torch.no_grad():
+        for name, parameter in copy.trainables().items():
+            parameter.copy_(teacher.values[name])
+        _, states = copy.read_rows(rows, images)
+        assert torch.equal(found, copy.segment(rows, states, images))
+        _, states = student.eval().read_rows(rows, images)
+        assert not torch.allclose(found, student.segment(rows, states, images), atol=1e-2)
 
 
 def test_teacher_is_the_student_at_the_start_and_dropout_is_off(student, batch):
@@ -169,7 +194,7 @@ def test_working_copy_has_the_models_dtype_and_is_a_copy(student):
     student.to(torch.bfloat16)
     teacher = Teacher(student)
     values = averages(teacher)
-    teacher.set_values(values | {'network.text_hidden_fcs.0.weight': torch.zeros(1)})
+    teacher.set_values(values | {'network.vision_model.another': torch.zeros(1)})
     for name, value in teacher.values.items():
         assert value.dtype == torch.bfloat16
         assert torch.equal(value, values[name].bfloat16())
@@ -260,3 +285,11 @@ def test_swapped_refuses_what_does_not_fit_before_it_changes_anything():
         with pytest.raises(error, match=message), swapped(params, values):
             pytest.fail('the block must not run')
         assert {name: param.data_ptr() for name, param in params.items()} == pointers
+
+
+def test_iou_of_masks():
+    one, two = torch.zeros(2, 4, 6, 6, dtype=torch.bool)
+    one[0, :2], two[0, 1:3] = True, True
+    one[1, :3] = True
+    two[3] = one[3] = True
+    assert teacher_module.mask_iou(one, two).tolist() == pytest.approx([1 / 3, 0, 0, 1])

@@ -149,6 +149,15 @@ def test_what_the_student_learns_of_the_caption_is_said(make_batch, make_builder
     assert 'student' not in notes[2]
 
 
+def test_what_else_the_mask_and_the_caption_are_judged_by_is_said(make_batch, make_builder):
+    data = make_batch(dict(key=3), dict(key=4, caption=CAPTION))
+    builder = make_builder(distill_weight=0.5, reward_weight=0.25)
+    pseudo, human = (builder.views('loop 1', data, row)[-1].note for row in (0, 1))
+    assert "teacher's (weight 0.5)" in pseudo and "reward (weight 0.25)" in pseudo
+    assert "teacher's (weight 0.5)" in human and 'reward' not in human
+    assert all(make_builder().views('loop 1', data, row)[-1].note == '' for row in (0, 1))
+
+
 @pytest.mark.parametrize('loader', ['loop 2', 'training', 'held out'])
 def test_a_missing_caption_is_an_error_where_one_is_needed(make_batch, make_builder, loader):
     with pytest.raises(ValueError, match=f'sample7 of synthetic has no caption, which {loader}'):

@@ -1,0 +1,140 @@
+"""One photograph of the user's: what a model finds in it by words, and what it says about a region."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco
+
+from dual_loop.datasets.images import read_image
+from dual_loop.visualization.outline import beside_outlined
+from dual_loop.visualization.overlay import PREDICTED_COLOUR, PROMPT_COLOUR
+from llava_sam2.download import download_command
+from llava_sam2.paths import CHECKOUT, writing
+
+from .loading import Loaded, load_model
+from .predictor import Picture, Prediction
+from .prompted import Region, no_picture
+
+TINY = CHECKOUT / 'assets/tiny'
+DEFAULT_OUT = Path('work_dirs/try')
+
+
+class Photograph:
+    """A photograph and the model that is asked about it.
+
+    Args:
+        path: of a picture in any format that PIL reads; it is turned the way its EXIF tag says.
+        model: folder of an exported or released model; None is ``assets/tiny``.
+        dtype: of the weights; None for what the model states.
+        max_new_tokens: of an answer.
+
+    Raises:
+        ValueError: the file is no picture, or the folder no model.
+        FileNotFoundError: there is no such file or folder.
+    """
+
+    def __init__(self, path: Path, model: Path | None = None, dtype: str | None = None, max_new_tokens: int = 256):
+        self.path = path
+        try:
+            self.image = read_image(path)
+        except ValueError as error:
+            raise no_picture(path, error) from error
+        if model is not None and not model.is_dir():
+            there = 'is a file' if model.exists() else 'does not exist'
+            raise FileNotFoundError(f'--model {model} {there}: give the folder of an exported model, or fetch a '
+                                    f'released one: `{download_command(model)}`')
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self.loaded: Loaded = load_model(model or TINY, dtype=dtype, device=device)
+        self.max_new_tokens = max_new_tokens
+        self._predictor = self.loaded.predictor()
+        self.picture: Picture = self._predictor.prepare(self.image)
+
+    def segment(self, text: str) -> tuple[dict[str, Any], Image.Image]:
+        """What is found by a phrase: the answer for a JSON file, and the picture of it."""
+        said = self._found(text)
+        return self._notes() | dict(text=text) | _found(said), beside_outlined(
+            self.image, [(said.mask, PREDICTED_COLOUR)] if said.mask.any() else [])
+
+    def describe(self, region_of: Callable[[Loaded, Picture], Region], cycle: bool = False
+                 ) -> tuple[dict[str, Any], Image.Image]:
+        """What the model says about a region, and with ``cycle`` what it finds by its own words."""
+        region = region_of(self.loaded, self.picture)
+        (said, ), = self._predictor.caption_regions([self.picture], [[region.mask]], self.max_new_tokens)
+        notes = self._notes() | dict(
+            region=dict(prompt=region.prompt, rule=region.rule) | of_mask(region.mask), text=said.text,
+            ended=said.ended)
+        outlines = [(region.mask, PROMPT_COLOUR)]
+        if cycle:
+            again = self._found(said.text)
+            union = (again.mask | region.mask).sum().item()
+            notes['cycle'] = _found(again) | dict(iou=(again.mask & region.mask).sum().item() / union)
+            outlines += [(again.mask, PREDICTED_COLOUR)] if again.mask.any() else []
+        return notes, beside_outlined(self.image, outlines)
+
+    def _found(self, text: str) -> Prediction:
+        (said, ), = self._predictor.segment([self.picture], [[text]], self.max_new_tokens)
+        return said
+
+    def _notes(self) -> dict[str, Any]:
+        height, width = self.picture.size
+        return dict(photo=self.path.name, width=width, height=height,
+                    model={key: self.loaded.description[key] for key in ('name', 'fingerprint', 'dtype')})
+
+
+def of_mask(mask: torch.Tensor) -> dict[str, Any]:
+    """``area`` in pixels, ``box`` (x, y, width, height), and ``rle``, COCO's compressed run lengths."""
+    rle = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return dict(area=int(mask.sum()), box=[int(each) for each in coco.toBbox(rle)],
+                rle=dict(size=rle['size'], counts=rle['counts'].decode('ascii')))
+
+
+def _found(said: Prediction) -> dict[str, Any]:
+    return dict(answer=said.text, ended=said.ended, has_seg=said.has_seg, mask=of_mask(said.mask))
+
+
+def check_out(out: Path | None, command: str, *read: Path | None) -> Path:
+    """Where the picture goes, refused before a model is loaded.
+
+    Args:
+        out: that the user asked for, or None.
+        command: names the file otherwise.
+        read: files of the user's, the photograph first; none of them is overwritten.
+
+    Raises:
+        ValueError: it is no PNG, or would take the place of a file that is read.
+        CannotWrite: its folder cannot be written.
+    """
+    out = out or DEFAULT_OUT / f'{read[0].stem}_{command}.png'
+    if out.suffix.lower() != '.png' or out.is_dir():
+        raise ValueError(f'--out {out}: give a file that ends in .png; the JSON goes beside it')
+    for given in filter(None, read):
+        if any(each.exists() and given.exists() and each.samefile(given) for each in (out, out.with_suffix('.json'))):
+            raise ValueError(f'--out {out} would overwrite {given}: give another file')
+    with writing('the picture', out, 'Choose another --out'):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK):
+            raise PermissionError(13, 'Permission denied', str(out.parent))
+    return out
+
+
+def write_answer(out: Path, picture: Image.Image, notes: Mapping[str, Any]) -> Path:
+    """Write the picture and beside it the JSON, each whole or not at all; returns the path of the JSON."""
+    beside, pixels = out.with_suffix('.json'), io.BytesIO()
+    picture.save(pixels, 'PNG')
+    text = json.dumps(dict(notes, picture=out.name), indent=1, ensure_ascii=False) + '\n'
+    for path, content in ((out, pixels.getvalue()), (beside, text.encode())):
+        partial = path.with_name(f'{path.name}.tmp')
+        with writing('the answer', path, 'Choose another --out'):
+            try:
+                partial.write_bytes(content)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+    return beside
