@@ -21,12 +21,12 @@ import json
 from dataclasses import replace
 
 from dual_loop.engine import compat
-from dual_loop.evaluation.command_line import count
 from dual_loop.proof.plan import SPEED_STEPS, arms, stage
 from dual_loop.proof.results import read_results, seconds_of_arms
 from dual_loop.proof.running import Proof
 from dual_loop.proof.tables import table
 from dual_loop.stop import run_command
+from dual_loop_command.arguments import count
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT = 75  # EX_TEMPFAIL
