@@ -13,6 +13,7 @@ COVERED_BY = {
     'projects/dual_loop/checkpoints/model_card.py': 'tests/test_dual_loop/test_evaluation/test_results.py',
     'projects/dual_loop/datasets/callables.py': 'tests/test_dual_loop/test_datasets/test_base.py',
     'projects/dual_loop/datasets/check.py': 'tests/test_tools/test_check_data.py',
+    'projects/dual_loop/datasets/folder_objects.py': 'tests/test_dual_loop/test_datasets/test_folder.py',
     'projects/dual_loop/datasets/indexed.py': 'tests/test_dual_loop/test_datasets/test_index_code.py',
     'projects/dual_loop/datasets/sav_masklets.py': 'tests/test_dual_loop/test_datasets/test_sav.py',
     'projects/dual_loop/datasets/sav_npz.py': 'tests/test_dual_loop/test_datasets/test_sav.py',

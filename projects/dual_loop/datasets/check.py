@@ -222,7 +222,7 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
                 continue
             report = check_source(settings, num_samples)
             title += f': {report.name}'
-            if loader in captioned and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
+            if loader in captioned and report.dataset and len(report.dataset) and not report.dataset.captioned:
                 report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
             if loader != 'held out':
                 if report.dataset and may_show_held_out(report.dataset):
