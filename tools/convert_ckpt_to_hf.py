@@ -15,10 +15,8 @@ from dual_loop_command.export import COMMAND
 
 def main(argv: list[str] | None = None) -> int:
     """What the command line says; returns the exit status."""
-    return COMMAND.run_as('tools/convert_ckpt_to_hf.py', argv)
+    return COMMAND.main_of('tools/convert_ckpt_to_hf.py', argv)
 
 
 if __name__ == '__main__':
-    from dual_loop.stop import run_command
-
-    run_command(main)
+    COMMAND.run_script('tools/convert_ckpt_to_hf.py')

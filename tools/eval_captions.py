@@ -16,10 +16,8 @@ from dual_loop_command.evaluate import CAPTIONS_TASK
 
 def main(argv: list[str] | None = None) -> int:
     """What the command line says; returns the exit status."""
-    return CAPTIONS_TASK.run_as('tools/eval_captions.py', argv)
+    return CAPTIONS_TASK.main_of('tools/eval_captions.py', argv)
 
 
 if __name__ == '__main__':
-    from dual_loop.stop import run_command
-
-    run_command(main)
+    CAPTIONS_TASK.run_script('tools/eval_captions.py')

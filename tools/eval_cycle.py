@@ -16,10 +16,8 @@ from dual_loop_command.evaluate import CYCLE_TASK
 
 def main(argv: list[str] | None = None) -> int:
     """What the command line says; returns the exit status."""
-    return CYCLE_TASK.run_as('tools/eval_cycle.py', argv)
+    return CYCLE_TASK.main_of('tools/eval_cycle.py', argv)
 
 
 if __name__ == '__main__':
-    from dual_loop.stop import run_command
-
-    run_command(main)
+    CYCLE_TASK.run_script('tools/eval_cycle.py')

@@ -18,10 +18,8 @@ from dual_loop_command.evaluate import REFERRING_SCRIPT
 
 def main(argv: list[str] | None = None) -> int:
     """What the command line says; returns the exit status."""
-    return REFERRING_SCRIPT.run_as('tools/eval_refcoco.py', argv)
+    return REFERRING_SCRIPT.main_of('tools/eval_refcoco.py', argv)
 
 
 if __name__ == '__main__':
-    from dual_loop.stop import run_command
-
-    run_command(main)
+    REFERRING_SCRIPT.run_script('tools/eval_refcoco.py')

@@ -15,10 +15,8 @@ from dual_loop_command.demo_data import COMMAND
 
 def main(argv: list[str] | None = None) -> int:
     """What the command line says; returns the exit status."""
-    return COMMAND.run_as('tools/make_demo_data.py', argv)
+    return COMMAND.main_of('tools/make_demo_data.py', argv)
 
 
 if __name__ == '__main__':
-    from dual_loop.stop import run_command
-
-    run_command(main)
+    COMMAND.run_script('tools/make_demo_data.py')

@@ -17,11 +17,8 @@ from dual_loop_command.train import COMMAND
 
 def main(argv: list[str] | None = None) -> int:
     """What the command line says; returns the exit status."""
-    return COMMAND.run_as('tools/train.py', argv)
+    return COMMAND.main_of('tools/train.py', argv)
 
 
 if __name__ == '__main__':
-    from dual_loop.stop import interruptible
-
-    with interruptible():  # until the loop takes over, and after it
-        sys.exit(main())
+    COMMAND.run_script('tools/train.py')

@@ -23,7 +23,6 @@ _SENTENCES = (ValueError, OSError, LookupError, ImportError)
 
 def refusal(error: BaseException) -> str | None:
     """The sentence for the user, or None if the error is a fault of the code."""
-    error = _before_rewriting(error)
     place = _origin(error.__traceback__)
     own = place is not None and place.tb_frame.f_code.co_filename.startswith(_OWN)
     raised = own and dis.opname[place.tb_frame.f_code.co_code[place.tb_lasti]] == 'RAISE_VARARGS'
@@ -53,14 +52,6 @@ def complain(caller: str, error: BaseException, said: str) -> None:
     if os.environ.get('DUAL_LOOP_TRACEBACK'):
         traceback.print_exception(error)
     print(f'{caller}: {said}', file=sys.stderr)
-
-
-def _before_rewriting(error: BaseException) -> BaseException:
-    """The error itself, where mmengine has put the name of the class that it built before it."""
-    while (place := _origin(error.__traceback__)) is not None and error.__context__ is not None \
-            and _REGISTRY in place.tb_frame.f_code.co_filename and type(error) is type(error.__context__):
-        error = error.__context__
-    return error
 
 
 def _origin(place: TracebackType | None) -> TracebackType | None:

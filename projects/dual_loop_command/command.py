@@ -5,8 +5,16 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 from dual_loop_command.environment import require_environment
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong with a command line in one line, and where the rest stands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message} (--help says more)\n')
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Command:
         act: with the arguments, ``caller`` among them, which stands before messages; returns the exit status. It
             imports what it needs.
         anywhere: whether it also acts outside the environment of the project.
+        takes_signals: whether it handles signals by itself, and ends with 143 only where it has saved its state.
     """
 
     name: str
@@ -27,6 +36,7 @@ class Command:
     add_arguments: Callable[[ArgumentParser], None]
     act: Callable[[Namespace], int]
     anywhere: bool = False
+    takes_signals: bool = False
 
     @property
     def summary(self) -> str:
@@ -40,11 +50,33 @@ class Command:
         self.add_arguments(parser)
         return parser
 
-    def run_as(self, script: str, argv: Sequence[str] | None = None) -> int:
+    def main_of(self, script: str, argv: Sequence[str] | None = None) -> int:
         """Parse the command line of a script of ``tools/``, act, and return the exit status."""
-        parser = self.fill(ArgumentParser(prog=os.path.basename(script)), f'python {script}')
-        args = parser.parse_args(argv)
-        return act(os.path.basename(script).removesuffix('.py'), self, args)
+        return act(_name(script), self, self._parse(script, argv))
+
+    def run_script(self, script: str) -> NoReturn:
+        """The same as the whole of a process."""
+        run_process(_name(script), self, self._parse(script, None))
+
+    def _parse(self, script: str, argv: Sequence[str] | None) -> Namespace:
+        return self.fill(Parser(prog=os.path.basename(script)), f'python {script}').parse_args(argv)
+
+
+def _name(script: str) -> str:
+    return os.path.basename(script).removesuffix('.py')
+
+
+def run_process(caller: str, command: Command, args: Namespace) -> NoReturn:
+    """Act and exit with the status; signals end the process with one line."""
+    if command.anywhere:
+        raise SystemExit(command.act(args))
+    require_environment()
+    from dual_loop.stop import interruptible, run_command
+
+    if command.takes_signals:
+        with interruptible():
+            raise SystemExit(act(caller, command, args))
+    run_command(partial(act, caller, command, args), caller)
 
 
 def act(caller: str, command: Command, args: Namespace) -> int:

@@ -57,7 +57,8 @@ def act(args: Namespace) -> int:
     print(f'dual-loop in {CHECKOUT}')
     print(f'Python {platform.python_version()} ({sys.executable}), {platform.platform()}')
     for name in ('torch', 'torchvision', 'transformers', 'mmengine', 'peft', *OPTIONAL):
-        print(f'{name}: {version(name) or f"not installed (for {OPTIONAL[name]})"}')
+        purpose = f' (for {OPTIONAL[name]})' if name in OPTIONAL else ''
+        print(f'{name}: {version(name) or f"not installed{purpose}"}')
     absent = missing()
     for line in [] if 'torch' in absent else devices():
         print(line)

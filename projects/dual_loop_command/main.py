@@ -6,13 +6,12 @@
 """
 import signal
 
-from dual_loop_command.environment import require_environment, require_python
+from dual_loop_command.environment import require_python
 
 require_python()
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
-from functools import partial  # noqa: E402
 
 from dual_loop_command import (  # noqa: E402
     browse,
@@ -26,7 +25,7 @@ from dual_loop_command import (  # noqa: E402
     segment,
     train,
 )
-from dual_loop_command.command import Command, act  # noqa: E402
+from dual_loop_command.command import Command, Parser, run_process  # noqa: E402
 
 COMMANDS: tuple[Command, ...] = (
     segment.COMMAND, describe.COMMAND, train.COMMAND, evaluate.COMMAND, export.COMMAND, compare.COMMAND, check.COMMAND,
@@ -35,7 +34,7 @@ COMMANDS: tuple[Command, ...] = (
 
 def parser() -> ArgumentParser:
     """Of the command with all that stand below it."""
-    result = ArgumentParser('dual-loop', description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    result = Parser('dual-loop', description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     below = result.add_subparsers(title='commands', dest='command', metavar='COMMAND', required=True)
     for command in COMMANDS:
         each = below.add_parser(command.name, help=command.summary)
@@ -48,13 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while imports take their seconds
     args = parser().parse_args(argv)
     command = args.__dict__.pop('command')
-    if command.anywhere:
-        raise SystemExit(command.act(args))
-    require_environment()
-    from dual_loop.stop import interruptible, run_command
-
-    name = f'dual-loop {command.name}'
-    if command is train.COMMAND:  # which takes signals over, and says 143 only where it has saved its state
-        with interruptible():
-            raise SystemExit(act(name, command, args))
-    run_command(partial(act, name, command, args), name)
+    run_process(f'dual-loop {command.name}', command, args)

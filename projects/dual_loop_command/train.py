@@ -35,4 +35,4 @@ def act(args: Namespace) -> int:
     return 0
 
 
-COMMAND = Command('train', ABOUT, add_arguments, act)
+COMMAND = Command('train', ABOUT, add_arguments, act, takes_signals=True)

@@ -9,9 +9,9 @@ from mmengine.utils import get_object_from_string
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from .download import download_command
 from .paths import resolve
 from .portable.prompts import ADDED_TOKENS, IMG_CONTEXT, IMG_END, IMG_START
-from .weights.download import download_command
 
 # The split of Qwen2's tokenizer: punctuation runs may join, so that a final '.' and a terminator that is text have
 # their seams where the real one has.

@@ -23,7 +23,8 @@ def test_every_tool_takes_signals_from_its_first_line_to_its_last(tool):
     text = (CHECKOUT / 'tools' / tool).read_text()
     assert PRELUDE.match(text), 'the imports, which take seconds'
     ending = text[text.rindex("if __name__ == '__main__':"):]
-    assert 'run_command(main)' in ending or 'with interruptible()' in ending or tool == 'launch.py'
+    assert 'run_command(main)' in ending or '.run_script(' in ending or 'with interruptible()' in ending \
+        or tool == 'launch.py'
 
 
 def start(*command) -> subprocess.Popen:

@@ -8,9 +8,9 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
 from dual_loop.checkpoints.files import Trained
+from llava_sam2.download import require_weights
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.trainable import has_unused_masks
-from llava_sam2.weights.download import require_weights
 from llava_sam2.weights.loading import CheckpointError
 
 #: What each choice of parts takes from a checkpoint, as parts of names.

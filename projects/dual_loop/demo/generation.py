@@ -171,7 +171,7 @@ def _listed(settings: Mapping) -> str:
 
 @contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    with writing('the demo data', root):
+    with writing('the demo data', root.parent), writing('the demo data', root):  # the lock lies beside it
         root.parent.mkdir(parents=True, exist_ok=True)
         claim = root.parent / f'.{root.name}.lock'
         with alone(claim, lambda owner: print_log(

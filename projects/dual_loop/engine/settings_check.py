@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 
-from llava_sam2.weights.download import require_weights
+from llava_sam2.download import require_weights
 
 from ..checkpoints.files import check_whole, read_state
 from ..models.teacher import FrozenTeacher

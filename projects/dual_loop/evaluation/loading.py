@@ -9,14 +9,15 @@ import torch
 from dual_loop.checkpoints.files import Trained, read_trained
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build, check_base, select
 from dual_loop.config_files import read_config
+from llava_sam2.download import download_command
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.portable.chat import Sa2VAChatModel
+from llava_sam2.portable.configuration import config_of_folder
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.released import fill_from, plan_release
 from llava_sam2.portable.static_decoding import KeptDecoder
 from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import load_tokenizer
-from llava_sam2.weights.download import download_command
 from llava_sam2.weights.export import release_of
 from llava_sam2.weights.fingerprint import Fingerprint
 
@@ -94,6 +95,7 @@ def load_model(
 def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) -> Loaded:
     if not (folder / 'config.json').is_file():
         raise FileNotFoundError(f'{folder} is no folder of a model: it has no config.json')
+    config_of_folder(folder)  # refuses another kind of model, whatever else it lacks
     tokenizer = load_tokenizer(folder.absolute())
     network = Sa2VAChatModel.from_pretrained(folder, dtype=EXPORTED_DTYPES[dtype] if dtype else 'auto',
                                              device_map=device)

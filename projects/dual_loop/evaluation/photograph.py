@@ -15,11 +15,12 @@ from pycocotools import mask as coco
 from dual_loop.datasets.images import read_image
 from dual_loop.visualization.outline import beside_outlined
 from dual_loop.visualization.overlay import PREDICTED_COLOUR, PROMPT_COLOUR
+from llava_sam2.download import download_command
 from llava_sam2.paths import CHECKOUT, writing
 
 from .loading import Loaded, load_model
 from .predictor import Picture, Prediction
-from .prompted import Region
+from .prompted import Region, no_picture
 
 TINY = CHECKOUT / 'assets/tiny'
 DEFAULT_OUT = Path('work_dirs/try')
@@ -41,10 +42,14 @@ class Photograph:
 
     def __init__(self, path: Path, model: Path | None = None, dtype: str | None = None, max_new_tokens: int = 256):
         self.path = path
-        self.image = read_image(path)
+        try:
+            self.image = read_image(path)
+        except ValueError as error:
+            raise no_picture(path, error) from error
         if model is not None and not model.is_dir():
             there = 'is a file' if model.exists() else 'does not exist'
-            raise FileNotFoundError(f'--model {model} {there}: give the folder of an exported or released model')
+            raise FileNotFoundError(f'--model {model} {there}: give the folder of an exported model, or fetch a '
+                                    f'released one: `{download_command(model)}`')
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.loaded: Loaded = load_model(model or TINY, dtype=dtype, device=device)
         self.max_new_tokens = max_new_tokens

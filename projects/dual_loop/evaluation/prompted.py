@@ -7,6 +7,7 @@ is the region itself, and a point a disc with a radius of an eighth of the pictu
 (docs/decisions.md, "A box is itself where no decoder was taught").
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,22 @@ def masked_region(path: Path, size: tuple[int, int]) -> Region:
     Raises:
         ValueError: it cannot be read, has another size or nothing inside.
     """
-    mask = torch.from_numpy(read_mask_image(path))
+    try:
+        mask = torch.from_numpy(read_mask_image(path))
+    except ValueError as error:
+        raise no_picture(path, error) from error
     if tuple(mask.shape) != size:
         raise ValueError(f'{path} is a mask of {_size(mask.shape)} and the photo has {_size(size)} pixels as viewers '
                          'show it: give a mask of that size')
     if not mask.any():
         raise ValueError(f'{path} is black, so no region is marked: paint the region in any other colour')
     return Region(mask, f'mask {path.name}', 'the mask itself')
+
+
+def no_picture(path: Path, error: ValueError) -> ValueError:
+    """What to raise of a file of the user's that cannot be read as a picture."""
+    reason = re.sub(' <.* object at .*>', '', str(error))  # the name that PIL gives to bytes
+    return ValueError(f'{path} is no picture that can be read ({reason}): give a JPEG, PNG or the like')
 
 
 def boxed_region(network: Sa2VANetwork, picture: Picture, box: Sequence[float]) -> Region:

@@ -176,3 +176,18 @@ def test_settings_out_of_range(tmp_path, bad, message):
 
 def test_the_random_key_of_a_scene_is_fixed():
     assert generation.scene_rng(4, 'refcoco', 9).integers(2**31) == np.random.default_rng([4, 4, 9]).integers(2**31)
+
+
+def test_half_deleted_data_are_refused(tmp_path):
+    root = make_demo_data(tmp_path / 'demo', 4, workers=1, progress=False, sources=['refcoco'])
+    folder = root / 'ref_seg/refcoco'
+    (folder / 'note.txt').write_text("a user's own")  # more files do no harm
+    assert ensure_demo_data(root, 4, sources=['refcoco']) == root
+    (folder / 'note.txt').unlink()
+    next(folder.rglob('*.jpg')).unlink()
+    with pytest.raises(FileNotFoundError, match=r'refcoco has (\d+) of its (\d+) files: remove .*demo, and') as caught:
+        ensure_demo_data(root, 4, sources=['refcoco'])
+    assert str(folder) in str(caught.value)
+    (root / 'manifest.json').write_text('{"format"')
+    with pytest.raises(ValueError, match='manifest.json is damaged .*remove .*demo, and it is made again'):
+        ensure_demo_data(root, 4, sources=['refcoco'])

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..paths import resolve
+from .paths import resolve
 
 #: How names of released models begin -> who publishes them.
 _PUBLISHERS = {'Sa2VA': 'ByteDance', 'InternVL': 'OpenGVLab', 'sam2': 'facebook'}
@@ -36,7 +36,7 @@ def require_weights(model: Mapping[str, Any]) -> None:
         for path, name in _paths(settings.get(key), f'{prefix}.{key}'):
             if not resolve(path).exists():
                 raise FileNotFoundError(f'{name} is {path!r}, and there is no {resolve(path)}: run '
-                                        f'`{download_command(path)}`, or set {name} to where it is')
+                                        f'`{download_command(resolve(path))}`, or set {name} to where it is')
 
 
 def _paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
