@@ -9,7 +9,7 @@ from typing import Any
 
 from .folder_layout import IMAGES, MASK_SUFFIXES, MASKS, RULE, Files, called, list_files, nearest, normal, picture_of
 from .instances import Instances
-from .label_images import WHOLE, LabelledPicture, read_objects
+from .label_images import LabelledPicture, read_objects
 from .lengths import numbers_or_nan
 from .parallel import map_in_order
 from .quarantine import BadSample
@@ -91,7 +91,7 @@ def _of_mask(name: str, path: str, picture: str, labelled: LabelledPicture) -> I
     for each in labelled.objects:
         number = '' if single else f':{each.level}'
         yield FolderObject(f'{name}{number}', picture, [f'{name}{suffix}{number}'], path,
-                           WHOLE if single else each.level,
+                           each.level,
                            box=(each.width, each.height, each.area, labelled.width, labelled.height))
 
 

@@ -1,16 +1,17 @@
 """Masks of one or of several objects in one picture: which pixels belong to which."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .images import not_black, of_mask_picture
+from .images import not_black, of_mask_picture, read_mask_image
 from .quarantine import BadSample
 
 OBJECTS = ('auto', 'one', 'indexed')
-#: The level of an object that is all that is not black.
+#: See ``LabelledObject``.
 WHOLE = -1
 MAX_LEVELS = 1000
 _BRIGHT = 128  # of 255
@@ -23,7 +24,7 @@ class LabelledObject:
     """An object of a mask picture.
 
     Attributes:
-        level: value of its pixels in :func:`read_levels`, or ``WHOLE``.
+        level: number, index or packed colour of its pixels; ``WHOLE`` where it is all that is not black.
         width, height: of its box in pixels.
         area: in pixels.
     """
@@ -52,11 +53,13 @@ class LabelledPicture:
 
 @dataclass(frozen=True)
 class _Levels:
-    """Each pixel's level (H, W) int64, 0 outside; level -> its colour; whether a part is transparent."""
+    """Each pixel's level (H, W), 0 outside; what colours levels have; whether a part is transparent, and whether a
+    border was taken away."""
 
     values: np.ndarray
-    colours: dict[int, tuple[int, int, int]]
-    cut_out: bool = False
+    colours: Callable[[list[int]], list[tuple[int, ...]]]
+    cut_out: bool
+    border: bool
 
 
 def read_objects(path: str | Path, objects: str = 'auto') -> LabelledPicture:
@@ -78,11 +81,11 @@ def read_objects(path: str | Path, objects: str = 'auto') -> LabelledPicture:
     """
     levels = of_mask_picture(path, _levels)
     values, problems = levels.values, list[str]()
-    numbers = np.unique(values[values != 0])
+    numbers = _numbers(values)
     if not len(numbers):
         raise BadSample('the mask is empty', path)
     if objects == 'one' or objects == 'auto' and _is_one(levels, numbers, path):
-        whole = _measure((values != 0).astype(np.int64), {1: WHOLE})
+        whole = _measure((values != 0).view(np.uint8), {1: WHOLE})
         return LabelledPicture(values.shape[0], values.shape[1], whole, problems)
     if objects == 'auto' and len(solid := _solid(values)) > 1:
         problems = [f'level {number} of the mask is nowhere three pixels wide, as in a soft edge: save it without '
@@ -92,62 +95,82 @@ def read_objects(path: str | Path, objects: str = 'auto') -> LabelledPicture:
     if len(numbers) > MAX_LEVELS:
         raise BadSample(f"has {len(numbers)} levels or colours, too many for objects: set objects='one' if all that is "
                         'not black is one object', path)
-    found = _measure(values, {number: number for number in numbers.tolist()})
+    single = len(numbers) == 1 and not problems and not levels.border
+    found = _measure(values, {number: WHOLE if single else number for number in numbers.tolist()})
     return LabelledPicture(values.shape[0], values.shape[1], found, problems)
 
 
 def read_object(path: str | Path, level: int) -> np.ndarray:
     """One object of a mask picture: (H, W) bool; nothing where it is not there. Raises ``BadSample``."""
-    values = of_mask_picture(path, _levels).values
-    return values != 0 if level == WHOLE else values == level
+    return read_mask_image(path) if level == WHOLE else of_mask_picture(path, _levels).values == level
 
 
 def _levels(picture: Image.Image) -> _Levels:
     inside = not_black(picture)
     values = np.asarray(picture)
+    border = False
     cut_out = picture.getbands()[-1] in ('A', 'a') and bool((values[..., -1] == 0).any())
     if picture.mode == 'P':
-        values = values.astype(np.int64)
+        numbers = range(256)
+        palette = Image.new('P', (256, 1))
+        palette.putdata(numbers)
+        palette.putpalette(picture.palette)
+        known = dict(enumerate(map(tuple, np.asarray(palette.convert('RGB'))[0].tolist())))
+        known[_INDEX_ZERO] = known[0]
+        values = values.astype(np.int32)
         values[values == 0] = _INDEX_ZERO
-        palette = np.array(picture.convert('RGB'))
-        used, first = np.unique(values, return_index=True)
-        seen = palette.reshape(-1, 3)[first].tolist()
-        colours = {level: (red, green, blue) for level, (red, green, blue) in zip(used.tolist(), seen)}
         rest = inside & (values != _VOID)
-        if rest.any() and len(set(colours.get(_VOID, ()))) > 1:
-            inside = rest
+        if len(set(known[_VOID])) > 1 and rest.any() and (rest != inside).any():
+            inside, border = rest, True
+        colours = known.__getitem__
     elif values.ndim == 2:
-        if picture.mode == 'F' and not _are_whole(values[inside]):
-            values = inside
-        values = np.where(inside, values, 0).astype(np.int64)
+        whole = picture.mode != 'F' or _are_whole(values[inside])
+        values = np.where(inside, values, 0).astype(np.int64) if whole else inside.astype(np.int64)
         shift = 8 if picture.mode.startswith('I') and values.max(initial=0) > 255 else 0
-        used = np.unique(values) if picture.mode != '1' else np.array([1])
-        grey = {int(level): min(255, abs(int(level)) >> shift) for level in used}
-        colours = {level: (value, value, value) for level, value in grey.items()}
+        scale = 255 if picture.mode == '1' else 1
+
+        def colours(level):
+            return (min(255, abs(level) * scale >> shift), ) * 3
     elif picture.mode == 'LAB':  # whose colours Pillow cannot convert
-        values, colours = inside, {1: (255, 255, 255)}
+        values = inside
+
+        def colours(level):
+            return 255, 255, 255
     else:
-        red, green, blue = np.moveaxis(np.array(picture.convert('RGBA').convert('RGB')), 2, 0).astype(np.int64)
+        plain = picture if picture.mode in ('RGB', 'RGBA') else picture.convert('RGBA')
+        red, green, blue = np.moveaxis(np.asarray(plain).astype(np.int32), 2, 0)[:3]
         values = (red << 16) + (green << 8) + blue
-        colours = {level: (level >> 16, level >> 8 & 255, level & 255) for level in np.unique(values[inside]).tolist()}
-    return _Levels(np.where(inside, values, 0).astype(np.int64), colours, cut_out)
+
+        def colours(level):
+            return level >> 16, level >> 8 & 255, level & 255
+    return _Levels(np.where(inside, values, 0), lambda levels: [colours(each) for each in levels], cut_out,
+                   border)
 
 
 def _is_one(levels: _Levels, numbers: np.ndarray, path: str | Path) -> bool:
     """Whether all that is inside is one object. Raises ``BadSample`` for what is no mask."""
     if len(numbers) == 1:
         return True
-    colours = [levels.colours[number] for number in numbers.tolist()]
+    colours = levels.colours(numbers.tolist())
     if all(red == green == blue for red, green, blue in colours):
-        brightest = int(numbers[int(np.argmax([red for red, _, _ in colours]))])
-        soft = levels.colours[brightest][0] >= _BRIGHT
-        return soft and _solid(levels.values) <= {brightest}
+        brightest = max(range(len(colours)), key=colours.__getitem__)
+        return colours[brightest][0] >= _BRIGHT and _solid(levels.values) <= {int(numbers[brightest])}
     if levels.cut_out:
         return 2 * len(_solid(levels.values)) < len(numbers)
     if len(numbers) > 256:
         raise BadSample(f'has {len(numbers)} colours: a picture rather than a mask. Paint the object in one colour on '
                         'black', path)
     return False
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """The different levels, sorted, 0 left out."""
+    inside = values[values != 0]
+    if not len(inside) or (inside == inside[0]).all():
+        return inside[:1].astype(np.int64)
+    if inside.min() > 0 and inside.max() < 2**16:  # without sorting millions of pixels
+        return np.flatnonzero(np.bincount(inside))
+    return np.unique(inside).astype(np.int64)
 
 
 def _solid(values: np.ndarray) -> set[int]:
@@ -165,6 +188,11 @@ def _solid(values: np.ndarray) -> set[int]:
 
 def _measure(values: np.ndarray, named: dict[int, int]) -> list[LabelledObject]:
     """The objects of the levels ``named``, called by what it gives."""
+    if len(named) == 1:
+        [(level, name)] = named.items()
+        inside = values == level
+        width, height = (int(np.ptp(np.flatnonzero(inside.any(axis)))) + 1 for axis in (0, 1))
+        return [LabelledObject(name, width, height, int(inside.sum()))]
     rows, columns = np.nonzero(values)
     levels = values[rows, columns]
     order = np.argsort(levels, kind='stable')

@@ -153,7 +153,8 @@ def test_what_does_not_fit_is_named_and_the_rest_is_used(own_folder, opened):
     dataset = opened()
     assert captions_of(dataset).keys() == {'good'}
     faults = bad(dataset)
-    assert faults.keys() == {f'masks/{name}' for name in ('jpeg.jpg', 'goood.png', 'photo.png', 'broken.png', 'twin.png')}
+    wrong = ('jpeg.jpg', 'goood.png', 'photo.png', 'broken.png', 'twin.png')
+    assert faults.keys() == {f'masks/{name}' for name in wrong}
     assert 'save it as one of .png' in faults['masks/jpeg.jpg'] and 'nearest is good' in faults['masks/goood.png']
     assert 'twin.jpg, twin.png: rename' in faults['masks/twin.png'] and 'picture rather' in faults['masks/photo.png']
     text = '\n'.join(dataset.remarks())
@@ -200,8 +201,9 @@ def coco(own_folder):
         for place, box in enumerate((LEFT, RIGHT)):
             y, x = box
             outline = [x.start, y.start, x.stop, y.start, x.stop, y.stop, x.start, y.stop]
-            annotations.append(dict(id=10 * number + place, image_id=number, category_id=3, iscrowd=0,
-                                    segmentation=[outline], bbox=[x.start, y.start, x.stop - x.start, y.stop - y.start], area=1))
+            rectangle = [x.start, y.start, x.stop - x.start, y.stop - y.start]
+            annotations.append(dict(id=10 * number + place, image_id=number, category_id=3, iscrowd=0, area=1,
+                                    segmentation=[outline], bbox=rectangle))
     content = dict(images=images, annotations=annotations, categories=[dict(id=3, name='box')])
 
     def write():

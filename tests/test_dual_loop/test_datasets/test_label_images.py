@@ -125,3 +125,9 @@ def test_index_zero_of_a_palette_may_be_a_colour(stored):
     picture.putpalette(bytes([255, 255, 255, 0, 0, 0]))
     [each] = read_objects(stored(picture)).objects
     assert each.area == 260 and read_object(stored(picture), each.level).sum() == 260
+
+
+def test_the_border_of_pascal_voc_is_outside(stored):
+    file = stored(palette_picture(first=2, void=True))
+    [each] = read_objects(file).objects
+    assert (each.level, each.area) == (2, 260) and read_object(file, each.level).sum() == 260
