@@ -84,7 +84,7 @@ def read_objects(path: str | Path, objects: str = 'auto') -> LabelledPicture:
     numbers = _numbers(values)
     if not len(numbers):
         raise BadSample('the mask is empty', path)
-    if objects == 'one' or objects == 'auto' and _is_one(levels, numbers, path):
+    if objects == 'one' or objects == 'auto' and len(numbers) > 1 and _is_one(levels, numbers, path):
         whole = _measure((values != 0).view(np.uint8), {1: WHOLE})
         return LabelledPicture(values.shape[0], values.shape[1], whole, problems)
     if objects == 'auto' and len(solid := _solid(values)) > 1:
@@ -149,8 +149,6 @@ def _levels(picture: Image.Image) -> _Levels:
 
 def _is_one(levels: _Levels, numbers: np.ndarray, path: str | Path) -> bool:
     """Whether all that is inside is one object. Raises ``BadSample`` for what is no mask."""
-    if len(numbers) == 1:
-        return True
     colours = levels.colours(numbers.tolist())
     if all(red == green == blue for red, green, blue in colours):
         brightest = max(range(len(colours)), key=colours.__getitem__)
