@@ -11,10 +11,21 @@ from mmengine.registry import DATASETS
 
 from . import folder_layout, folder_objects, label_images, sentences
 from .base import GroundedDataset
-from .folder_layout import IMAGES, MASKS, Files, annotation_file, called, list_files, nearest, normal
+from .folder_layout import (
+    IMAGE_SUFFIXES,
+    IMAGES,
+    MASKS,
+    Files,
+    annotation_file,
+    called,
+    list_files,
+    nearest,
+    normal,
+    stem,
+)
 from .folder_objects import FolderObject, objects_of_coco, objects_of_masks
 from .index import Table, TableBuilder
-from .index_store import IndexSource
+from .index_store import IndexSource, find_files
 from .indexed import MissingData
 from .instances import Instances
 from .label_images import OBJECTS, read_object
@@ -85,7 +96,7 @@ class FolderDataset(GroundedDataset):
             folders.append(self.require(self.data_root / MASKS, 'data_root', 'Put the masks there (or a json file of '
                                         f'COCO into {self.data_root})'))
             # A mask that is drawn anew in its place changes the index too.
-            files += [folders[1] / name for name in self.find_files('*', MASKS)]
+            files += [folders[1] / name for name in find_files(folders[1], '*')] if folders[1].is_dir() else []
         else:
             self.require(self._coco, 'data_root and annotations', 'Correct the name')
             if (self.data_root / MASKS).is_dir():
@@ -96,7 +107,7 @@ class FolderDataset(GroundedDataset):
 
     def build_index(self) -> dict[str, Table]:
         self._noted: Counter[str] = Counter()
-        pictures = list_files(self.find_files('*', IMAGES), folder_layout.IMAGE_SUFFIXES)
+        pictures = list_files(self.find_files('*', IMAGES), IMAGE_SUFFIXES)
         if self._coco is None:
             names = self.find_files('*', MASKS)
             objects = objects_of_masks(self.data_root, names, pictures, self.objects, self._note, self.source)
@@ -167,7 +178,7 @@ class FolderDataset(GroundedDataset):
                 (sorted(pictures.paths.keys() - with_objects), 'pictures have no mask that can be used and are not '
                                                                'trained on'),
                 (sorted(pictures.others), f'files in {IMAGES} are no pictures of a kind that is read '
-                                          f'({" ".join(folder_layout.IMAGE_SUFFIXES)}); save them as JPEG or PNG'),
+                                          f'({" ".join(IMAGE_SUFFIXES)}); save them as JPEG or PNG'),
                 ([path for paths in pictures.twins.values() for path in paths],
                  'pictures share their name with another one and are not used: rename them, with their masks')):
             if texts:
@@ -177,10 +188,11 @@ class FolderDataset(GroundedDataset):
 
     def _is_mine(self, picture: str) -> bool:
         """Whether a picture belongs to this part, by its name."""
-        if self.split == 'all':
-            return True
-        held_out = int.from_bytes(sha256(picture.encode('utf-8', 'replace')).digest()[:8]) < self.held_out_share * 2**64
-        return held_out == (self.split == 'held_out')
+        return self.split == 'all' or self._is_held_out(picture) == (self.split == 'held_out')
+
+    def _is_held_out(self, picture: str) -> bool:
+        number = int.from_bytes(sha256(picture.encode('utf-8', 'replace')).digest()[:8], 'big')
+        return number < self.held_out_share * 2**64
 
     def _note(self, picture: str, path: str | Path, reason: str) -> None:
         """Write down what is wrong, in the part that the picture belongs to, so that it counts once."""
@@ -195,6 +207,10 @@ class FolderDataset(GroundedDataset):
     @property
     def captioned(self) -> bool:
         return super().captioned and (self.captions == 'only' or '' not in self.index['caption'])
+
+    def held_out(self, row: int) -> bool:
+        """Whether the picture of a row belongs to the held-out part."""
+        return self._is_held_out(normal(stem(self.index['file'][row], IMAGE_SUFFIXES)))
 
     def remarks(self) -> list[str]:
         return list(self.tables['remarks']['text']) if 'remarks' in self.tables else []
