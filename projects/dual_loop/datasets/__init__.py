@@ -1,6 +1,6 @@
 """Data sets of objects with masks and, some of them, captions; see ``GroundedDataset`` for what a sample holds.
 
-The second group of names is for data sets of one's own (docs/custom_data.md).
+The second group of names is for data set classes of one's own (docs/data_class.md).
 """
 
 from .base import GroundedDataset

@@ -132,8 +132,8 @@ def _text(out: Path, data: Path, model: Path, base: str, network: Sa2VAConfig, s
     yield dedent(f'''\
         # {train.objects} objects to train on, {train.captions} captions. {held_out.objects} objects are held out,
         # by a hash of their picture's name.
-        mine = dict(type=FolderDataset, name='mine', data_root={str(data)!r},
-                    held_out_share={share}, **sizes)''')
+        mine = dict(type=FolderDataset, name='mine', held_out_share={share}, **sizes,
+                    data_root={str(data)!r})''')
     if base != 'dual_loop_tiny':
         yield "mine.update(tokenizer=dict(type=load_tokenizer, folder=weights))  # counts the tokens of captions"
     yield "held_out = dict(mine, split='held_out')\n"

@@ -1,10 +1,9 @@
-"""What docs/custom_data.md shows works as it stands there."""
+"""What docs/data_class.md shows works as it stands there."""
 
 import ast
 import importlib
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -18,12 +17,8 @@ from PIL import Image
 
 from dual_loop.datasets import (
     MissingData,
-    RefCOCODataset,
-    SA1BDataset,
-    SAVPairDataset,
     TooManyBadSamples,
     collate_samples,
-    held_out_image_ids,
 )
 from dual_loop.datasets.contract import violations
 from dual_loop.datasets.from_config import build_dataset, dataset_settings
@@ -38,7 +33,7 @@ SIZES = dict(image_size=112, grounding_size=128, num_image_tokens=16)
 @pytest.fixture(scope='module')
 def sections(code_blocks):
     return {heading: [text for language, text in blocks if language == 'python']
-            for heading, blocks in code_blocks('custom_data.md').items()}
+            for heading, blocks in code_blocks('data_class.md').items()}
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def folder(tmp_path):
 @pytest.fixture
 def my_data(sections, tmp_path, monkeypatch):
     """The classes of the page, imported as a user's module."""
-    [masks], captions = sections['Your own data'], sections['With captions'][0]
+    [masks], captions = sections['A data set class of your own'], sections['With captions'][0]
     [pattern] = sections['Arguments of its own']
     (tmp_path / 'my_data.py').write_text(f'{masks}\n\n{captions}\n\n{pattern}')
     monkeypatch.syspath_prepend(tmp_path)
@@ -83,13 +78,13 @@ def configure(checkout, tmp_path, folder, my_data):
 
 
 def test_each_class_takes_less_than_20_lines(sections):
-    for block in (sections['Your own data'][0], sections['With captions'][0]):
+    for block in (sections['A data set class of your own'][0], sections['With captions'][0]):
         [definition] = [node for node in ast.parse(block).body if isinstance(node, ast.ClassDef)]
         lines = block.splitlines()[definition.lineno - 1:definition.end_lineno]
         assert len([line for line in lines if line.strip()]) < 20
 
 
-@pytest.mark.parametrize('kind', ['FolderDataset', 'DescribedFolderDataset'])
+@pytest.mark.parametrize('kind', ['MyDataset', 'MyDescribedDataset'])
 def test_samples_are_right(my_data, folder, kind):
     dataset = getattr(my_data, kind)(data_root=folder, **SIZES)
     samples = {sample['sample_id']: sample for sample in map(dataset.__getitem__, range(len(dataset)))}
@@ -113,7 +108,7 @@ def test_samples_are_right(my_data, folder, kind):
 
 def test_arguments_of_its_own_decide_which_samples_there_are(my_data, folder):
     def ids(**pattern):
-        dataset = my_data.PatternFolderDataset(folder, **pattern, **SIZES)
+        dataset = my_data.MyPatternDataset(folder, **pattern, **SIZES)
         return {dataset[row]['sample_id'] for row in range(len(dataset))}
 
     for _ in range(2):  # made and stored
@@ -125,7 +120,7 @@ def test_new_masks_and_captions_are_found(my_data, folder):
         dataset = kind(data_root=folder, **SIZES)
         return {dataset.sample_id(row) for row in range(len(dataset))}
 
-    both = my_data.FolderDataset, my_data.DescribedFolderDataset
+    both = my_data.MyDataset, my_data.MyDescribedDataset
     assert all(ids(kind) == BOXES.keys() for kind in both)
     for kind, ending in (('images', 'jpg'), ('masks', 'png')):
         shutil.copy(folder / kind / f'one.{ending}', folder / kind / f'new.{ending}')
@@ -137,7 +132,7 @@ def test_new_masks_and_captions_are_found(my_data, folder):
 def test_broken_pictures_and_masks_of_others_are_replaced(my_data, folder):
     (folder / 'images/one.jpg').write_bytes(b'')
     Image.fromarray(np.full((HEIGHT, HEIGHT), 255, np.uint8)).save(folder / 'masks/two.png')
-    dataset = my_data.FolderDataset(data_root=folder, **SIZES)
+    dataset = my_data.MyDataset(data_root=folder, **SIZES)
     assert {dataset[place]['sample_id'] for place in range(len(dataset))} == {'small'}
     assert {entry['sample_id'] for entry in dataset.quarantine.entries} == {'one', 'two'}
 
@@ -145,16 +140,16 @@ def test_broken_pictures_and_masks_of_others_are_replaced(my_data, folder):
 def test_odd_captions_and_names_are_bad_samples(my_data, folder):
     captions = dict(one='The box one.', two=' ', small=7, other=None, another='half \ud800')
     (folder / 'captions.json').write_text(json.dumps(captions))
-    dataset = my_data.DescribedFolderDataset(data_root=folder, **SIZES)
+    dataset = my_data.MyDescribedDataset(data_root=folder, **SIZES)
     assert [sample['sample_id'] for sample in dataset] == ['one']
     assert [entry['reason'] for entry in dataset.quarantine.entries] == 3 * ['it has no valid caption'] + [
         'the caption is empty']
     (folder / 'captions.json').write_text('{"one": "A box.", "two": "A box.", "one": "Another box."}')
     with pytest.raises(ValueError, match=r"captions\.json has the key 'one' twice"):
-        my_data.DescribedFolderDataset(data_root=folder, **SIZES)
+        my_data.MyDescribedDataset(data_root=folder, **SIZES)
     (folder / 'captions.json').write_text('{"one": ""}')
     with pytest.raises(TooManyBadSamples, match=r'1 of 1 samples .*row 0 \(one.png\).*the caption is empty'):
-        my_data.DescribedFolderDataset(data_root=folder, optional=True, **SIZES)
+        my_data.MyDescribedDataset(data_root=folder, optional=True, **SIZES)
 
 
 def test_hidden_files_are_no_masks_and_odd_names_are_bad_samples(my_data, folder):
@@ -162,16 +157,16 @@ def test_hidden_files_are_no_masks_and_odd_names_are_bad_samples(my_data, folder
         file = Path(os.fsdecode(os.fsencode(folder / 'masks') + b'/' + name))
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    dataset = my_data.FolderDataset(data_root=folder, **SIZES)
+    dataset = my_data.MyDataset(data_root=folder, **SIZES)
     assert {dataset.sample_id(row) for row in range(len(dataset))} == BOXES.keys()
     assert [entry['sample_id'] for entry in dataset.quarantine.entries] == ['caf\\udce9.png']
     shutil.rmtree(folder / 'masks')
     with pytest.raises(MissingData, match=r'masks does not exist.*Put the files \*\.png there'):
-        my_data.FolderDataset(data_root=folder, **SIZES)
+        my_data.MyDataset(data_root=folder, **SIZES)
 
 
 def test_a_name_of_two_rows_is_that_of_the_first(my_data, folder):
-    class Shortened(my_data.FolderDataset):
+    class Shortened(my_data.MyDataset):
         def sample_id(self, row):
             return super().sample_id(row)[0]
 
@@ -190,7 +185,7 @@ def test_config_adds_the_data_to_the_demo(configure, sections, folder, my_data, 
     usual, ours = (dataset_settings(each) for each in (Config.fromfile(checkout / 'configs/dual_loop_tiny.py'), cfg))
     assert len(ours['loop 1']) == len(usual['loop 1']) + 1 and len(ours['loop 2']) == len(usual['loop 2'])
     dataset = build_dataset(ours['loop 1'][-1])
-    assert type(dataset) is my_data.FolderDataset and len(dataset) == 3 * len(BOXES)
+    assert type(dataset) is my_data.MyDataset and len(dataset) == 3 * len(BOXES)
     assert 'My pictures: mine' in set(data_terms({key: cfg[key] for key in cfg}))
 
 
@@ -201,102 +196,8 @@ def test_config_adds_described_data_to_the_demo(configure, sections, my_data, tm
         settings = dataset_settings(each)
         datasets = {loader: build_dataset(listed[-1]) for loader, listed in settings.items()}
         assert {loader: type(dataset).__name__ for loader, dataset in datasets.items()} == {
-            'loop 1': 'FolderDataset', 'loop 2': 'DescribedFolderDataset', 'held out': 'DescribedFolderDataset'}
+            'loop 1': 'MyDataset', 'loop 2': 'MyDescribedDataset', 'held out': 'MyDescribedDataset'}
         assert datasets['held out'].data_root.name == 'mine_held_out'
-
-
-def dataset_of(line):
-    """The data set of a line of config, in the current folder."""
-    settings = eval(line, dict(SAVPairDataset=SAVPairDataset, SA1BDataset=SA1BDataset, RefCOCODataset=RefCOCODataset,
-                               held_out_image_ids=held_out_image_ids, sizes=SIZES))
-    dataset = build_dataset(settings | dict(data_root=str(Path(settings['data_root']).absolute())))
-    assert dataset.source == settings['name']
-    return dataset
-
-
-def test_pairs_are_read_as_they_are_written(sections, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path('data/my_pairs').mkdir(parents=True)
-    write, line = sections['Pairs of frames']
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (2, 2, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    masks = np.zeros((2, 2, HEIGHT, WIDTH), bool)
-    masks[:, 0, 8:28, 32:96] = masks[:, 1, 40:56, 130:150] = True
-    exec(write, dict(np=np, pairs=[(f[0], m[0], f[1], m[1]) for f, m in zip(frames, masks)]))
-    dataset = dataset_of(line)
-    assert len(dataset) == 2
-    for row in range(2):
-        sample = dataset[row]
-        assert not list(violations(sample, dataset))
-        for suffix, (top, bottom, left, right) in (('1', (16, 56, 16, 48)), ('2', (80, 112, 65, 75))):
-            inside = sample[f'masks{suffix}'].nonzero()
-            assert inside.amin(0).tolist() == [top, left] and inside.amax(0).tolist() == [bottom - 1, right - 1]
-
-
-@pytest.fixture
-def coco_file(folder, tmp_path, monkeypatch):
-    """A COCO file of polygons in the current folder, and its pictures where the page wants them."""
-    monkeypatch.chdir(tmp_path)
-    images, annotations = [], []
-    for number, (name, (top, left, height, width)) in enumerate(BOXES.items(), 5):
-        outline = [left, top, left + width, top, left + width, top + height, left, top + height]
-        images.append(dict(id=number, file_name=f'{name}.jpg', height=HEIGHT, width=WIDTH))
-        annotations.append(dict(id=10 * number, image_id=number, category_id=1, segmentation=[outline], iscrowd=0,
-                                bbox=[left, top, width, height], area=width * height, caption=f'the box {name}'))
-    file = Path('instances.json')
-    file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=[])))
-    shutil.copytree(folder / 'images', 'data/my_coco/img')
-    shutil.copytree(folder / 'images', 'data/my_phrases/refcoco/coco2014/train2014')
-    shutil.copy(file, 'data/my_phrases/refcoco')
-    return file
-
-
-@pytest.mark.parametrize('kind', ['masks', 'phrases'])
-def test_coco_annotations_are_read(sections, coco_file, kind):
-    write, line = sections['COCO-style annotations'][:2] if kind == 'masks' else sections['COCO-style annotations'][2:]
-    exec(write, dict(json=json, pickle=pickle, Path=Path, content=json.loads(coco_file.read_text())))
-    dataset = dataset_of(line)
-    samples = [dataset[row] for row in range(len(dataset))]
-    assert len(samples) == len(BOXES) and not any(list(violations(sample, dataset)) for sample in samples)
-    for name, (top, left, height, width) in BOXES.items():
-        [sample] = [sample for sample in samples if name in sample['image_key']]
-        inside = sample['masks'].nonzero()
-        assert inside.amin(0).tolist() == [2 * top, left // 2]
-        assert inside.amax(0).tolist() == [2 * (top + height) - 1, (left + width) // 2 - 1]
-        assert sample['caption'] == (f'the box {name}' if kind == 'phrases' else None)
-
-
-@pytest.mark.parametrize('kind', ['masks', 'phrases'])
-def test_held_out_pictures_of_coco_cannot_come_in(sections, coco_file, refcoco_root, kind):
-    """Of the same recipes on pictures of COCO, one of them held out."""
-    content = json.loads(coco_file.read_text())
-    folder = Path('data/my_coco/img' if kind == 'masks' else 'data/my_phrases/refcoco/coco2014/train2014')
-    for number, image, annotation in zip((6, 7, 8), content['images'], content['annotations'], strict=True):
-        annotation['image_id'] = number
-        name = f'COCO_train2014_{number:012d}.jpg'
-        (folder / image['file_name']).rename(folder / name)
-        image |= dict(id=number, file_name=name)
-    for file in (coco_file, 'data/my_phrases/refcoco/instances.json'):
-        Path(file).write_text(json.dumps(content))
-    write, line = sections['COCO-style annotations'][:2] if kind == 'masks' else sections['COCO-style annotations'][2:]
-    exec(write, dict(json=json, pickle=pickle, Path=Path, content=content))
-    with pytest.raises(ValueError, match=r'pictures of COCO.*exclude_image_ids=dict\(type=held_out_image_ids'):
-        dataset_of(line)
-    [excluding] = sections['Pictures of COCO']
-    said = ", exclude_image_ids=dict(type=held_out_image_ids, data_root='data/ref_seg')"
-    assert said.split(', ', 1)[1].split('(')[0] in excluding
-    line = line.strip()[:-1] + said.replace('data/ref_seg', str(refcoco_root)) + ')'
-    dataset = dataset_of(line)
-    assert sorted(dataset.path(row).name[-5] for row in range(len(dataset))) == ['6', '7'], '8 is held out'
-
-
-def test_crowds_are_no_objects_of_the_recipes(sections, coco_file):
-    content = json.loads(coco_file.read_text())
-    content['annotations'][0]['iscrowd'] = 1
-    coco_file.write_text(json.dumps(content))
-    for write, line in zip(sections['COCO-style annotations'][::2], sections['COCO-style annotations'][1::2]):
-        exec(write, dict(json=json, pickle=pickle, Path=Path, content=content))
-        assert len(dataset_of(line)) == len(BOXES) - 1
 
 
 ONE_STEP = ['train_cfg.max_steps=1', 'train_cfg.preview_interval=0', 'param_scheduler.0.end=1',
