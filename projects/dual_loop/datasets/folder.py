@@ -30,6 +30,7 @@ from .indexed import MissingData
 from .instances import Instances
 from .label_images import OBJECTS, read_object
 from .masks import decode_segmentation, mask_to_size
+from .refs import load_instances
 from .sentences import captions_file, read_sentences
 
 SPLITS = ('train', 'held_out', 'all')
@@ -66,7 +67,7 @@ class FolderDataset(GroundedDataset):
     """
 
     licence = 'own pictures: terms not stated'
-    index_code = (folder_layout, folder_objects, label_images, sentences, Instances)
+    index_code = (folder_layout, folder_objects, label_images, sentences, Instances, load_instances)
     captions_may_lack = True
 
     def __init__(self, data_root: str | Path, split: str = 'train', held_out_share: float = 0.2,
