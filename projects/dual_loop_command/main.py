@@ -22,6 +22,7 @@ from dual_loop_command import (  # noqa: E402
     env,
     evaluate,
     export,
+    init,
     segment,
     train,
 )
@@ -29,7 +30,7 @@ from dual_loop_command.command import Command, Parser, run_process  # noqa: E402
 
 COMMANDS: tuple[Command, ...] = (
     segment.COMMAND, describe.COMMAND, train.COMMAND, evaluate.COMMAND, export.COMMAND, compare.COMMAND, check.COMMAND,
-    browse.COMMAND, demo_data.COMMAND, env.COMMAND)
+    init.COMMAND, browse.COMMAND, demo_data.COMMAND, env.COMMAND)
 
 
 def parser() -> ArgumentParser:
