@@ -41,7 +41,8 @@ def speed(text: str) -> float:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('config', help='config file of a run with loops')
-    parser.add_argument('--gpus', type=count, default=1, metavar='N', help='processes, one a GPU (default: %(default)s)')
+    parser.add_argument('--gpus', type=count, default=1, metavar='N',
+                        help='processes, one a GPU (default: %(default)s)')
     parser.add_argument('--deepspeed', help='zero1, zero2, zero2_fp32, zero2_offload, or a DeepSpeed JSON file')
     parser.add_argument('--cards', type=count, nargs='+', default=[24, 40, 80, 141], metavar='GB',
                         help='cards for which the largest batch is looked for (default: 24 40 80 141)')

@@ -12,6 +12,11 @@ from .as_on_gpu import REGION_SHARE
 from .shadow import empty
 
 
+def caption_len(model: DualLoopModel, loop: Loop) -> int:
+    """Tokens of a caption of a loop at most."""
+    return getattr(loop, 'max_caption_len', None) or model.max_caption_len
+
+
 def shadow_batch(model: DualLoopModel, loop: Loop, rows: int, pairs: float = 0.5) -> Mapping[str, Any]:
     """A collated batch (docs/data.md) of samples with one object each and captions as long as they may be.
 
@@ -22,7 +27,7 @@ def shadow_batch(model: DualLoopModel, loop: Loop, rows: int, pairs: float = 0.5
         pairs: share of the rows with a second image, where the loop asks the teacher.
     """
     config, vocabulary = model.base.config, model.base.vocabulary
-    tokens = getattr(loop, 'max_caption_len', model.max_caption_len)
+    tokens = caption_len(model, loop)
     taught = loop.uses_teacher and not loop.needs_captions
     word = vocabulary.decode([int(vocabulary.ordinary_ids[len(vocabulary.ordinary_ids) // 2])])
     caption = vocabulary.decode(vocabulary.encode(word * 2 * tokens)[:tokens])

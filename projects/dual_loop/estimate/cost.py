@@ -15,7 +15,7 @@ from dual_loop.engine.flat import PARAMETER_GROUPS
 from dual_loop.loop_names import loader_key
 from dual_loop.models import CaptionLoop, MaskLoop
 
-from .batches import shadow_batch
+from .batches import caption_len, shadow_batch
 from .kept import Sharding, decoder_bytes, kept_bytes, optimizer_moment, parameters_by_part, sharding_of
 from .shadow import shadow_model
 from .step import Moment, ShadowStep
@@ -105,7 +105,7 @@ class Estimate:
             batch = shadow_batch(self.model, loop, 1, self.pairs)
             prompt = len(self.model.base.text_rows.description(0, batch['prompt_masks'][0], []).input_ids)
             together = rows[loop.name] * (self.accumulation if isinstance(loop, MaskLoop) else 1)
-            kept |= decoder_bytes(self.model, together, prompt, loop.max_caption_len)
+            kept |= decoder_bytes(self.model, together, prompt, caption_len(self.model, loop))
         return Memory(kept, tuple(self.step.moments(rows)), optimizer_moment(self.model, self.sharding))
 
     def largest_batch(self, capacity: int, most: int = 512) -> int:
@@ -120,7 +120,7 @@ class Estimate:
         first, second = self.rows.values()
         images = (first + int(first * self.pairs) + second) * self.accumulation
         rows = (first + second) / 2 * self.accumulation
-        return step_flops(self.model, rows, loops[0].max_caption_len, images)  # type: ignore[arg-type]
+        return step_flops(self.model, rows, caption_len(self.model, loops[0]), images)
 
 
 def largest(peak: Callable[[int], int], capacity: int, guess: int, most: int) -> int:

@@ -11,9 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from dual_loop.models import DualLoopModel
 from dual_loop.models.dual_loop_model import build_loops
+from dual_loop.models.teacher import FrozenTeacher
 from llava_sam2.model import VideoLLaVASAMModel
 from llava_sam2.paths import resolve
 from llava_sam2.portable.generation import Decoded
+from llava_sam2.portable.vocabulary import Vocabulary
 from llava_sam2.tokenizer import stand_in_tokenizer
 from llava_sam2.weights.sources import config_of_source, resolved
 
@@ -36,12 +38,10 @@ def fake_mode() -> FakeTensorMode:
     return _MODE
 
 
-class EveryWord:
+class EveryWord(FrozenTeacher):
     """In place of a teacher: every description has as many tokens as it may have."""
 
-    needs_averages = False
-
-    def __init__(self, vocabulary):
+    def __init__(self, vocabulary: Vocabulary):
         self.word = int(vocabulary.ordinary_ids[len(vocabulary.ordinary_ids) // 2])
 
     def describe(self, images, image_of_row, regions, max_caption_len, poll=None) -> list[Decoded]:
@@ -63,8 +63,9 @@ def base_settings(base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             config.max_num_tiles = (stated or {}).get('max_num_tiles', 1)
             settings['network'] = {key: value for key, value in config.to_dict().items() if key in _NETWORK}
         elif stated is None:
-            raise FileNotFoundError(f'{place} does not exist and model.base.network is not set, so nothing says how '
-                                    'large the model is: download the weights, or state the sizes in model.base.network')
+            raise FileNotFoundError(f'{place} does not exist and model.base.network is not set, so nothing says '
+                                    'how large the model is: download the weights, or state the sizes in '
+                                    'model.base.network')
         else:
             notes.append(f'{place} is not there: sizes are those of model.base.network')
     tokenizer = settings['tokenizer']

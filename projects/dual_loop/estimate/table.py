@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from .batches import caption_len
 from .cost import CARDS, Estimate, seconds
 
 _KEPT = dict(
@@ -34,10 +35,10 @@ def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784,
         yield f'  {"in their place, when it steps":36}{memory.optimizer / 2**30:9.3f}'
     yield f'  {"peak":36}{memory.peak / 2**30:9.3f}'
     if flops := estimate.flops():
-        taught = next(iter(estimate.model.loops.values())).max_caption_len
+        taught = caption_len(estimate.model, next(iter(estimate.model.loops.values())))
         took = seconds(flops, taught, tflops, share, gigabytes, read_share)
-        yield (f'arithmetic of a step: {flops.total / 1e12:.4g} TFLOP; {took:.3g} s at {share:.0%} of {tflops:g} TFLOP/s '
-               f'and decoding at {read_share:.0%} of {gigabytes:g} GB/s')
+        yield (f'arithmetic of a step: {flops.total / 1e12:.4g} TFLOP; {took:.3g} s at {share:.0%} of {tflops:g} '
+               f'TFLOP/s and decoding at {read_share:.0%} of {gigabytes:g} GB/s')
     else:
         yield 'arithmetic of a step: counted for the two loops only'
     yield 'largest batch (rows of each loop in a micro-batch) on a card of'
