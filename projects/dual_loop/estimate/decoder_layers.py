@@ -73,7 +73,8 @@ class CompiledLayers:
             if key not in self.compiled:
                 compiled = self._compile()
                 memory, self.memory = self.memory, None
-                with _disable_current_modes():  # tracing makes tensors that no run would
+                # Tracing makes tensors that no run would, and keeps some that checkpointing would count.
+                with _disable_current_modes(), torch.autograd.graph.saved_tensors_hooks(_same, _same):
                     compiled(x, cos, sin, *layer.parameters())
                 self.memory = memory
                 self.compiled[key] = compiled
@@ -107,6 +108,10 @@ class CompiledLayers:
             joint = joint_graph_passes(joint)
             options['static_lifetime_input_indices'] = list(range(3, 3 + len(self.names)))
             return min_cut_rematerialization_partition(joint, inputs, **options)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from unittest.mock import patch
 from dual_loop.engine.flat import PARAMETER_GROUPS, FlatLayout, groups_of_loops
 from dual_loop.engine.loop import DualLoopTrainLoop
 from dual_loop.models import DualLoopModel
+from llava_sam2.model import VideoLLaVASAMModel
 
 from .as_on_gpu import as_on_gpu
 from .batches import shadow_batch
 from .decoder_layers import CompiledLayers, two_layers_run
 from .live_memory import LiveMemory
-from .shadow import empty
+from .shadow import empty, fake_mode
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ShadowStep:
             stack.enter_context(memory)
             stack.enter_context(as_on_gpu())
             stack.enter_context(two_layers_run(self.layers, memory))
-            stack.enter_context(_named(self.model.base, 'encode', 'images and their maps', memory))
+            stack.enter_context(_encoding(self.model.base, memory))
             with memory.kind('batches'):
                 batches = [self._seen(memory, shadow_batch(self.model, loop, rows, self.pairs))
                            for _ in range(self.accumulative_counts)]
@@ -97,10 +98,11 @@ class ShadowStep:
         return batch
 
 
-def _named(owner: Any, name: str, kind: str, memory: LiveMemory):
-    function = getattr(owner, name)
+def _encoding(base: VideoLLaVASAMModel, memory: LiveMemory):
+    """SAM 2 makes its positions from sizes alone, and keeps those of the last images."""
+    own = base.encode
 
-    def named(*args, **kwargs):
-        with memory.kind(kind):
-            return function(*args, **kwargs)
-    return patch.object(owner, name, named)
+    def encode(*args, **kwargs):
+        with memory.kind('images and their maps'), fake_mode(), memory:
+            return own(*args, **kwargs)
+    return patch.object(base, 'encode', encode)
