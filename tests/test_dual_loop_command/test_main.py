@@ -86,14 +86,14 @@ def test_the_console_script_is_the_module():
     setup = ConfigParser()
     setup.read(CHECKOUT / 'setup.cfg')
     assert setup['options.entry_points']['console_scripts'].split() == ['dual-loop', '=', 'dual_loop_command.main:main']
-    of_script = run('import sys\nfrom dual_loop_command.main import main\nsys.argv[0] = "dual-loop"\nmain()', 'compare',
-                    'none.json', 'nothing.json')
-    of_module = subprocess.run(
-        [sys.executable, '-m', 'dual_loop_command', 'compare', 'none.json', 'nothing.json'], capture_output=True,
-        text=True, env=os.environ | dict(PYTHONPATH=str(CHECKOUT / 'projects')))
-    assert of_script.returncode == of_module.returncode == 1
-    assert of_script.stderr == of_module.stderr and of_script.stdout == of_module.stdout
-    assert of_module.stderr.splitlines()[-1].startswith('dual-loop compare: none.json')
+    for words, status in ((['compare', '--help'], 0), (['eval', 'nothing'], 2)):
+        of_script = run('from dual_loop_command.main import main\nmain()', *words)
+        of_module = subprocess.run(
+            [sys.executable, '-m', 'dual_loop_command', *words], capture_output=True, text=True,
+            env=os.environ | dict(PYTHONPATH=str(CHECKOUT / 'projects'), COLUMNS='120'))
+        assert of_script.returncode == of_module.returncode == status
+        assert of_script.stderr == of_module.stderr and of_script.stdout == of_module.stdout
+        assert 'dual-loop' in of_module.stdout + of_module.stderr
 
 
 @pytest.mark.parametrize(('arguments', 'says'), [
