@@ -110,7 +110,8 @@ class Estimate:
 
     def largest_batch(self, capacity: int, most: int = 512) -> int:
         """Most rows of a micro-batch, the same in all loops, whose peak is at most ``capacity`` bytes; 0 if not one."""
-        return largest(lambda rows: self.memory(rows).peak, capacity, max(self.rows.values()), most)
+        known = {rows[0][1]: memory.peak for rows, memory in self.known.items() if len({n for _, n in rows}) == 1}
+        return largest(lambda rows: self.memory(rows).peak, capacity, max(self.rows.values()), most, known)
 
     def flops(self) -> StepFlops | None:
         """Of a step on one GPU; None unless the loops are the two that are counted."""
@@ -123,20 +124,21 @@ class Estimate:
         return step_flops(self.model, rows, caption_len(self.model, loops[0]), images)
 
 
-def largest(peak: Callable[[int], int], capacity: int, guess: int, most: int) -> int:
+def largest(peak: Callable[[int], int], capacity: int, guess: int, most: int,
+            known: Mapping[int, int] | None = None) -> int:
     """Most n of 1..``most`` with ``peak(n) <= capacity``, for a peak that never falls; 0 if there is none.
 
-    Looks where a straight line through two known peaks says, so that few are asked for.
+    Looks where a straight line through two known peaks says, so that few are asked for; ``known`` are some of them.
     """
-    low, high = 0, most + 1  # fits, does not
-    known: dict[int, int] = {}
-    place = min(guess, most)
-    while high - low > 1:
-        known[place] = peak(place)
-        if known[place] <= capacity:
-            low = max(low, place)
-        else:
-            high = min(high, place)
+    known = dict(known or {})
+    place: int | None = None if known else min(guess, most)
+    while True:
+        if place is not None:
+            known[place] = peak(place)
+        low = max((n for n, size in known.items() if size <= capacity and n <= most), default=0)
+        high = min((n for n, size in known.items() if size > capacity), default=most + 1)
+        if high - low <= 1:
+            return low
         ends = sorted(known.items(), key=lambda item: abs(item[1] - capacity))[:2]
         if len(ends) == 2 and ends[0][1] != ends[1][1]:
             (a, at_a), (b, at_b) = ends
@@ -146,7 +148,6 @@ def largest(peak: Callable[[int], int], capacity: int, guess: int, most: int) ->
         place = min(max(place, low), high)
         if place in (low, high):  # known already: look beside it
             place = low + 1 if place == low else high - 1
-    return low
 
 
 def seconds(flops: StepFlops, tokens: int, tflops: float, share: float, gigabytes: float, read_share: float) -> float:

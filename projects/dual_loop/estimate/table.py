@@ -35,7 +35,7 @@ def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784,
         yield f'  {"in their place, when it steps":36}{memory.optimizer / 2**30:9.3f}'
     yield f'  {"peak":36}{memory.peak / 2**30:9.3f}'
     if estimate.model.base.compiled:
-        yield '  (measured peaks of compiled layers were 3 to 14 % higher: leave a tenth, docs/performance.md)'
+        yield '  (measured peaks of compiled layers were 3 to 12 % higher: leave an eighth, docs/performance.md)'
     if flops := estimate.flops():
         taught = caption_len(estimate.model, next(iter(estimate.model.loops.values())))
         took = seconds(flops, taught, tflops, share, gigabytes, read_share)

@@ -38,6 +38,10 @@ def test_largest(peak, guess):
 
     assert largest(counted, 1000, guess, 512) == max([n for n in range(1, 513) if peak(n) <= 1000], default=0)
     assert len(asked) == len(set(asked)) and min(asked) >= 1 and max(asked) <= 512
+    told = {n: peak(n) for n in (3, 40)}
+    asked.clear()
+    assert largest(counted, 1000, guess, 512, told) == max([n for n in range(1, 513) if peak(n) <= 1000], default=0)
+    assert not set(asked) & {3, 40}
 
 
 def test_rows_and_micro_batches_are_those_of_the_config(config):
