@@ -20,7 +20,6 @@ from dual_loop.config_files import read_config
 from .config_check import check_config_keys
 
 
-@HOOKS.register_module()
 class DryRunHook(Hook):
     """Prints what the first step took, whose data are real: seconds by phase, and the peak of memory of all ranks."""
 

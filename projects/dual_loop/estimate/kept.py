@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dual_loop.models import DualLoopModel
+from dual_loop.models.teacher import AFTER_ENCODERS
 from llava_sam2.portable.static_decoding import LENGTH_STEP
 from llava_sam2.portable.static_layers import linears
 
@@ -14,7 +15,6 @@ WORKSPACES = 3 * (32 << 20)
 PARTS = dict(vision_model='network.vision_model.', mlp1='network.mlp1.', lora='.lora_',
              language_model='network.language_model.', text_hidden_fcs='network.text_hidden_fcs.',
              mask_decoder='network.grounding_encoder.mask_decoder.', sam2='network.grounding_encoder.')
-_CAPTION_PATH = tuple(f'base.{prefix}' for prefix in ('network.mlp1.', 'network.language_model.'))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def kept_bytes(model: DualLoopModel, gradients: int, sharding: Sharding, average
     size = 2 if sharding.bf16 else 4
     piece = -(-count // sharding.gpus) if sharding.stage else count
     here = 0 if sharding.offload else 4
-    spoken = sum(parameter.numel() for name, parameter in trained if name.startswith(_CAPTION_PATH))
+    taught = sum(parameter.numel() for name, parameter in trained
+                 if name.removeprefix('base.').startswith(AFTER_ENCODERS))
     return dict(
         frozen_weights=frozen + buffers,
         trained_weights=count * size,
@@ -70,7 +71,7 @@ def kept_bytes(model: DualLoopModel, gradients: int, sharding: Sharding, average
         optimizer=piece * here * states,
         gradients_of_loops=gradients * count * 4,
         averages=count * 4 if averages else 0,
-        teacher=spoken * size if averages else 0,
+        teacher=taught * size if averages else 0,
         workspaces=WORKSPACES,
     )
 
