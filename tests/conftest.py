@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_folder import *  # noqa: F401,F403  a fixture: a folder of one's own pictures
 from tiny_data import *  # noqa: F401,F403  fixtures: folders with small data in every format
 
 CHECKOUT = Path(__file__).resolve().parents[1]

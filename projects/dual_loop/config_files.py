@@ -1,5 +1,6 @@
 """Config files and ``--cfg-options`` as every command reads them."""
 
+import warnings
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,9 @@ def read_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     if path.suffix != '.py':
         raise ValueError(f'{path} is no config: configs are Python files (.py), such as those in configs/')
     try:
-        cfg = Config.fromfile(path)
+        with warnings.catch_warnings():  # mmengine asks pkg_resources where the package of a base config lies
+            warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+            cfg = Config.fromfile(path)
     except (SyntaxError, UnicodeDecodeError, ConfigParsingError) as error:
         raise ValueError(f'{path} is no config: {" ".join(str(error).split())}') from error
     for option in options:  # one by one, so that an error names its own

@@ -20,16 +20,18 @@ from dual_loop_command import (  # noqa: E402
     demo_data,
     describe,
     env,
+    estimate,
     evaluate,
     export,
+    init,
     segment,
     train,
 )
 from dual_loop_command.command import Command, Parser, run_process  # noqa: E402
 
 COMMANDS: tuple[Command, ...] = (
-    segment.COMMAND, describe.COMMAND, train.COMMAND, evaluate.COMMAND, export.COMMAND, compare.COMMAND, check.COMMAND,
-    browse.COMMAND, demo_data.COMMAND, env.COMMAND)
+    segment.COMMAND, describe.COMMAND, train.COMMAND, estimate.COMMAND, evaluate.COMMAND, export.COMMAND,
+    compare.COMMAND, check.COMMAND, init.COMMAND, browse.COMMAND, demo_data.COMMAND, env.COMMAND)
 
 
 def parser() -> ArgumentParser:

@@ -12,7 +12,7 @@ def anchors(text):
 
 
 PAGES = ['README.md', 'CONTRIBUTING.md', *(f'docs/{name}.md' for name in (
-    'README', 'custom_data', 'data', 'evaluation', 'export', 'extending', 'training', 'try'))]
+    'README', 'custom_data', 'data', 'data_class', 'evaluation', 'export', 'extending', 'training', 'try'))]
 
 
 @pytest.mark.parametrize('page', PAGES)

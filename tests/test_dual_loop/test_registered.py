@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS
 
 REGISTERED = {
-    'DATASETS': ['DescribeAnythingDataset', 'OpenImagesDataset', 'RefCOCODataset', 'SA1BDataset', 'SAVPairDataset'],
+    'DATASETS': ['DescribeAnythingDataset', 'FolderDataset', 'OpenImagesDataset', 'RefCOCODataset', 'SA1BDataset',
+                 'SAVPairDataset'],
     'DATA_SAMPLERS': ['GlobalBatchSampler', 'GroupedByLengthSampler', 'ResumableBatchSampler'],
     'FUNCTIONS': ['collate_samples', 'ensure_demo_data', 'held_out_image_ids', 'load_tokenizer', 'stand_in_tokenizer'],
     'HOOKS': ['AtomicCheckpointHook', 'CycleHook', 'HeldOutHook', 'PictureHook', 'RankLogHook', 'ReportHook',
@@ -18,7 +19,7 @@ REGISTERED = {
     'LOOPS': ['DualLoopTrainLoop'],
     'METRICS': ['ReferringMetric'],
     'MODELS': ['BatchPreprocessor', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'FrozenTeacher', 'LiveTeacher',
-               'MaskLoop', 'PointMaskLoss', 'SupervisedLoop', 'Teacher', 'VideoLLaVASAMModel'],
+               'MaskLoop', 'PointMaskLoss', 'SupervisedLoop', 'Teacher', 'VideoLLaVASAMModel', 'WordsLoop'],
 }
 # In an __all__, of a kind that registries hold, and not for configs.
 ABSTRACT = ['GroundedDataset']

@@ -124,7 +124,7 @@ def test_unknown_option_is_refused_with_the_nearest_name(checkout, tmp_path, com
 
 @pytest.mark.parametrize(('option', 'named'), [
     ('train_dataloader.dataset.datasets.0.data_root=data/nowhere', ['data/nowhere', 'data_root', 'optional=True']),
-    ('model.base.pretrained=assets/nowhere', ['assets/nowhere', 'model.pretrained']),
+    ('model.base.pretrained=assets/nowhere', ['assets/nowhere', 'model.base.pretrained', 'hf download']),
 ])
 def test_a_missing_path_is_named_with_its_key(checkout, tmp_path, option, named):
     done = subprocess.run(

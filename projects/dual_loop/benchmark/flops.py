@@ -37,7 +37,7 @@ class StepFlops:
         return self.encoders + self.teacher + self.language_model + self.backward
 
 
-def step_flops(model: DualLoopModel, rows: int, caption_len: int, images: int) -> StepFlops:
+def step_flops(model: DualLoopModel, rows: float, caption_len: int, images: int) -> StepFlops:
     """Count a step with ``rows`` rows in each of the two loops, captions of ``caption_len`` tokens.
 
     Args:

@@ -1,11 +1,12 @@
 """Data sets of objects with masks and, some of them, captions; see ``GroundedDataset`` for what a sample holds.
 
-The second group of names is for data sets of one's own (docs/custom_data.md).
+The second group of names is for data set classes of one's own (docs/data_class.md).
 """
 
 from .base import GroundedDataset
 from .collate import collate_samples
 from .describe_anything import DescribeAnythingDataset
+from .folder import FolderDataset
 from .images import read_image, read_mask_image
 from .index import Table, TableBuilder
 from .index_store import IndexSource, find_files
@@ -19,8 +20,8 @@ from .refs import held_out_image_ids, load_refs
 from .sa1b import SA1BDataset
 from .sav import SAVPairDataset
 
-__all__ = ['BadSample', 'DescribeAnythingDataset', 'GroundedDataset', 'MissingData', 'OpenImagesDataset',
-           'RefCOCODataset', 'SA1BDataset', 'SAVPairDataset', 'TooManyBadSamples', 'collate_samples',
-           'held_out_image_ids', 'load_refs', 'set_work_dir']
+__all__ = ['BadSample', 'DescribeAnythingDataset', 'FolderDataset', 'GroundedDataset', 'MissingData',
+           'OpenImagesDataset', 'RefCOCODataset', 'SA1BDataset', 'SAVPairDataset', 'TooManyBadSamples',
+           'collate_samples', 'held_out_image_ids', 'load_refs', 'set_work_dir']
 __all__ += ['IndexSource', 'Table', 'TableBuilder', 'decode_segmentation', 'find_files', 'load_json', 'mask_to_size',
             'read_image', 'read_mask_image']

@@ -114,7 +114,12 @@ class GroundedDataset(IndexedDataset):
 
     def words(self, row: int) -> dict[str, str | None]:
         """The words of one row: ``caption``, and what else a source has (``label``, ``kind``)."""
-        return dict(caption=self.index['caption'][row] if 'caption' in self.index else None)
+        return dict(caption=(self.index['caption'][row] or None) if 'caption' in self.index else None)
+
+    @property
+    def captioned(self) -> bool:
+        """Whether every sample has a caption."""
+        return 'caption' in self.index
 
     def frames(self, row: int) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         """(3, H, W) uint8 and (H, W) bool in original size, of both frames of a pair. Raises ``BadSample``."""

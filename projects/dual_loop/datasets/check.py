@@ -72,7 +72,8 @@ def build_noting_paths(kind: type[GroundedDataset], settings: Mapping, report: R
     def require(path: Path, *args) -> Path:
         try:
             kind.require(dataset, path, *args)
-            report.add('found', str(path))
+            if ('found', str(path)) not in report.lines:
+                report.add('found', str(path))
         except MissingData as error:
             report.add('missing', str(path))
             missing.append(error)
@@ -95,6 +96,7 @@ def build_noting_paths(kind: type[GroundedDataset], settings: Mapping, report: R
         report.problems.append(explain(error) + more)
     else:
         report.notes += [f'left out (optional=True): {error}' for error in missing]
+        report.notes += [] if missing else dataset.remarks()
         if not len(dataset) and not missing:
             report.notes.append('left out (optional=True): no samples were found')
     finally:
@@ -222,13 +224,14 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
                 continue
             report = check_source(settings, num_samples)
             title += f': {report.name}'
-            if loader in captioned and report.dataset and len(report.dataset) and 'caption' not in report.dataset.index:
+            if loader in captioned and report.dataset and len(report.dataset) and not report.dataset.captioned:
                 report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
             if loader != 'held out':
                 if report.dataset and may_show_held_out(report.dataset):
                     report.notes.append('pictures of COCO with exclude_image_ids=(): some may be held out in a variant '
                                         'of RefCOCO')
-                place = kind, *(str(argument(settings, name)) for name in ('data_root', 'dataset', 'split', 'split_by'))
+                place = kind, *(str(argument(settings, name)) for name in (
+                    'data_root', 'dataset', 'split', 'split_by', 'captions'))
                 twin = seen.setdefault(place, title)
                 if twin != title:
                     report.notes.append(f'the same folder as {twin}: to weight a source, use repeats')

@@ -1,7 +1,9 @@
 """Image files to pixels."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from .quarantine import BadSample
 _DECODERS = {JPEG: decode_jpeg, PNG: decode_png}
 _OTHER_COLOURS = ('P', 'PA', 'CMYK', 'YCbCr', 'HSV')  # whose numbers are no amounts of light
 _PIL_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_Read = TypeVar('_Read')
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -76,12 +79,19 @@ def read_mask_image(path: str | Path) -> np.ndarray:
     Raises:
         BadSample: missing, empty, not an image, cut off, or a JPEG or PNG of which a part has not arrived.
     """
+    return of_mask_picture(path, not_black)
+
+
+def of_mask_picture(path: str | Path, read: Callable[[Image.Image], _Read]) -> _Read:
+    """What a function reads from a mask stored as a picture, turned the way its EXIF tag says. Raises ``BadSample``."""
     data = read_bytes(path)
     _check_whole(data, path)
     try:
         with Image.open(io.BytesIO(data)) as picture:
             ImageOps.exif_transpose(picture, in_place=True)
-            return _not_black(picture)
+            return read(picture)
+    except BadSample as error:  # a ValueError too
+        raise BadSample(error.reason, path) from error
     except _PIL_ERRORS as error:
         raise BadSample(f'cannot be decoded as a mask image: {error}', path) from error
 
@@ -109,7 +119,7 @@ def _check_whole(data: bytes, path: str | Path, decoded: bool = False) -> None:
         raise BadSample(str(error), path) from error
 
 
-def _not_black(picture: Image.Image) -> np.ndarray:
+def not_black(picture: Image.Image) -> np.ndarray:
     """(H, W) bool, see ``read_mask_image``."""
     transparent = picture.info.get('transparency')
     if picture.mode in _OTHER_COLOURS or (transparent is not None and picture.mode in ('1', 'L', 'RGB')):

@@ -50,6 +50,9 @@ class IndexedDataset(CompletedAfterInit, Dataset):
     #: Whether the way the index is made rules out that two rows have one ``sample_id``; else all are compared.
     ids_are_unique = False
 
+    #: Whether an empty text in the column ``caption`` stands for none; else such a row is a bad sample.
+    captions_may_lack = False
+
     #: Name of the data set in samples, logs and files.
     source: str = SetOnCompletion()
     #: The bad samples.
@@ -112,6 +115,10 @@ class IndexedDataset(CompletedAfterInit, Dataset):
     def picture_names(self, row: int) -> set[int | str]:
         """What ``exclude_image_ids`` may call the picture of a row: names without suffix, numbers of COCO."""
         return names_of(self.path(row))
+
+    def remarks(self) -> list[str]:
+        """What a look at the folder should know although nothing is wrong, a sentence each."""
+        return []
 
     def load(self, row: int, index: int) -> dict[str, Any]:
         """The sample of ``row``, which position ``index`` shows. Raises ``BadSample``."""
@@ -250,7 +257,7 @@ class IndexedDataset(CompletedAfterInit, Dataset):
         self.tables = self.build_index()
         require_values({name: table for name, table in self.tables.items() if name != 'samples'})
         samples = self.tables['samples']
-        unusable = unusable_rows(samples)
+        unusable = unusable_rows(samples, self.captions_may_lack)
         for row, reason in unusable.items():
             self.quarantine.note(describe(samples, row), self.data_root, reason)
         self._keep(samples.without(unusable))

@@ -31,11 +31,21 @@ class Instances:
                 self._problems['images'][number] = f'has the file_name of image {others}'
 
     def join(self, annotation_id: int, image_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """An annotation and its image, as a reference names them.
+        """An annotation and its image, as a reference names them; the image is named as a file without folders.
 
         Raises:
             BadSample: they are not listed, contradict each other or themselves, or cannot be used.
         """
+        annotation, image = self.pair(annotation_id, image_id)
+        name = image.get('file_name')
+        if not is_file_name(name):
+            raise BadSample(f'image {image_id} has no plain file_name')
+        if (number := coco_file_number(name)) not in (None, image_id):
+            raise BadSample(f'image {image_id} has the file_name of image {number}, {name}')
+        return annotation, image
+
+    def pair(self, annotation_id: int, image_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An annotation and its image, whatever the name of that. Raises ``BadSample`` as ``join`` does."""
         annotation = self._entry('annotations', annotation_id)
         image = self._entry('images', image_id)
         if (its := annotation.get('image_id', image_id)) != image_id:
@@ -43,11 +53,6 @@ class Instances:
             raise BadSample(f'annotation {annotation_id} belongs to image {its}, the reference to image {image_id}')
         if not is_segmentation(annotation.get('segmentation')):
             raise BadSample(f'annotation {annotation_id} has no usable segmentation')
-        name = image.get('file_name')
-        if not is_file_name(name):
-            raise BadSample(f'image {image_id} has no plain file_name')
-        if (number := coco_file_number(name)) not in (None, image_id):
-            raise BadSample(f'image {image_id} has the file_name of image {number}, {name}')
         return annotation, image
 
     def _entry(self, kind: str, number: int) -> dict[str, Any]:

@@ -26,12 +26,13 @@ def parse_json(data: bytes) -> Any:
         raise ValueError('it is nested too deeply') from error
 
 
-def load_json(path: str | Path, keep_repeats: bool = False) -> Any:
+def load_json(path: str | Path, keep_repeats: bool = False, remedy: str = 'Download it again') -> Any:
     """The content of a JSON file.
 
     Args:
         path: the file.
         keep_repeats: an object with a key twice is a ``RepeatedKeys``, else an error.
+        remedy: what to do, at the end of an error.
 
     Raises:
         ValueError: that names the file.
@@ -39,7 +40,7 @@ def load_json(path: str | Path, keep_repeats: bool = False) -> Any:
     try:
         content = parse_json(read_whole(path))
     except ValueError as error:
-        raise ValueError(f'{path} is not a JSON file that can be read: {error}. Download it again') from error
+        raise ValueError(f'{path} is not a JSON file that can be read: {error}. {remedy}') from error
     if not keep_repeats and (key := _repeated_key(content)) is not None:
         raise ValueError(f'{path} has the key {key!r} twice in one object: remove one of the two')
     return content

@@ -86,23 +86,22 @@ def has_fields(entry: Any, kinds: Mapping[str, type]) -> bool:
         type(entry.get(key)) is kind and (kind is not int or 0 <= entry[key] < 2**63) for key, kind in kinds.items())
 
 
-def load_instances(path: str | Path) -> dict[str, Any]:
-    """Read a COCO ``instances.json``.
+def load_instances(path: str | Path, remedy: str = 'Download it again') -> dict[str, Any]:
+    """Read a COCO ``instances.json``; ``remedy`` stands at the end of an error.
 
     Raises:
         ValueError: not such a file, or not one of its annotations or images has an id.
     """
-    content = load_json(path, keep_repeats=True)
+    content = load_json(path, keep_repeats=True, remedy=remedy)
     kinds = ('images', 'annotations')
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in kinds):
-        raise ValueError(f'{path} is not a COCO file with lists of images and annotations. Download it again')
+        raise ValueError(f'{path} is not a COCO file with lists of images and annotations. {remedy}')
     if isinstance(content, RepeatedKeys):
-        raise ValueError(f'{path} is not one COCO file: it has the key {min(content.repeated)!r} twice. Download it '
-                         'again')
+        raise ValueError(f'{path} is not one COCO file: it has the key {min(content.repeated)!r} twice. {remedy}')
     for key in kinds:
         if content[key] and not any(has_fields(each, dict(id=int)) for each in content[key]):
             raise ValueError(f'{path} is not a COCO file: none of its {len(content[key])} {key} has an id that is a '
-                             'whole number from 0. Download it again')
+                             f'whole number from 0. {remedy}')
     return content
 
 

@@ -11,15 +11,21 @@ from .index import Table
 _VISIBLE = r'[^\pZ\pC]'  # neither a kind of space nor a control or format character
 
 
-def unusable_rows(samples: Table) -> dict[int, str]:
-    """Row -> what is wrong with it, where a column has no value or ``caption`` no words."""
+def unusable_rows(samples: Table, captions_may_lack: bool = False) -> dict[int, str]:
+    """Row -> what is wrong with it, where a column has no value or ``caption`` no words.
+
+    With ``captions_may_lack`` an empty text in ``caption`` stands for none.
+    """
     found = {}
     for name in samples.values.schema.names:
         for row in _where(pa.compute.is_null(samples.values[name])):
             found[row] = f'it has no valid {name}'
     if 'caption' in samples:
         captions = samples.values['caption']
-        for row in _where(pa.compute.invert(pa.compute.match_substring_regex(captions, _VISIBLE))):
+        wordless = pa.compute.invert(pa.compute.match_substring_regex(captions, _VISIBLE))
+        if captions_may_lack:
+            wordless = pa.compute.and_(wordless, pa.compute.not_equal(captions, ''))
+        for row in _where(wordless):
             found.setdefault(row, 'the caption is empty')
     return found
 

@@ -7,18 +7,29 @@ from dual_loop.checkpoints.files import check_whole
 from dual_loop.config_files import read_config
 from dual_loop.engine import compat
 from dual_loop.engine.config_check import check_config_keys
+from dual_loop.engine.dry_run import take_one_step
 from dual_loop.engine.resume import latest_checkpoint
 
 
 def train(args: Namespace) -> None:
-    """Train; returns when the run is over.
+    """Train, or with ``dry_run`` take one step; returns when the run is over.
 
     Raises:
         ModuleNotFoundError: XTuner is not installed.
         FileNotFoundError, ValueError: see :func:`xtuner_arguments`; and what the run refuses.
     """
     compat.require_xtuner()
-    compat.train_by_xtuner(xtuner_arguments(args))
+    if args.dry_run:
+        take_one_step(args, config_file(args.config), train)
+    else:
+        compat.train_by_xtuner(xtuner_arguments(args))
+
+
+def config_file(config: str) -> Path:
+    """The file of a config, which may be the name of one that ships with xtuner."""
+    from xtuner.configs import cfgs_name_path
+
+    return Path(cfgs_name_path.get(config, config))
 
 
 def xtuner_arguments(args: Namespace) -> list[str]:
@@ -30,7 +41,7 @@ def xtuner_arguments(args: Namespace) -> list[str]:
     """
     from xtuner.configs import cfgs_name_path
 
-    config = Path(cfgs_name_path[args.config]) if args.config in cfgs_name_path else Path(args.config)
+    config = config_file(args.config)
     stated = read_config(config, args.cfg_options)
     if args.cfg_options:
         # The training loop refuses misspelt options too, but a model and a data set have been built by then, and

@@ -15,7 +15,7 @@ from llava_sam2.portable.static_decoding import StaticDecoder, obstacle
 
 DECODINGS = ('auto', 'static', 'plain')
 #: All that reads what the encoders see; these run once, with the student's weights.
-_AFTER_ENCODERS = ('network.mlp1.', 'network.language_model.', 'network.text_hidden_fcs.',
+AFTER_ENCODERS = ('network.mlp1.', 'network.language_model.', 'network.text_hidden_fcs.',
                    'network.grounding_encoder.mask_decoder.')
 
 
@@ -55,7 +55,7 @@ class Teacher:
         self._decoder: StaticDecoder | None = None
         self._merged = False
         self.parameters: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in student.trainables().items() if name.startswith(_AFTER_ENCODERS)
+            name: parameter for name, parameter in student.trainables().items() if name.startswith(AFTER_ENCODERS)
         }
         self.values = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 

@@ -20,7 +20,8 @@ from .token_view import SequenceBuilder
 MAX_LISTED = 20
 
 
-def browse(cfg: Config, folder: Path, sources: Collection[str] = (), count: int = 4, seed: int = 0
+def browse(cfg: Config, folder: Path, sources: Collection[str] = (), count: int = 4, seed: int = 0,
+           title: str = ''
            ) -> tuple[Path, list[PageSource], list[str]]:
     """Write ``<source>_<number>.png`` for some samples of each data set, and ``index.html`` with all of them.
 
@@ -33,6 +34,7 @@ def browse(cfg: Config, folder: Path, sources: Collection[str] = (), count: int 
         sources: names of data sets; all if empty.
         count: samples of each, spread evenly.
         seed: moves the samples that are picked.
+        title: of the page; default says the name of the config.
 
     Returns:
         The page; what is on it; a line for each data set that cannot be read.
@@ -70,7 +72,7 @@ def browse(cfg: Config, folder: Path, sources: Collection[str] = (), count: int 
         except TooManyBadSamples as error:
             entry.problems.append(str(error))
         entry.problems += _bad_samples(dataset)
-    title = f'Samples of {Path(cfg.filename or "config").stem}'
+    title = title or f'Samples of {Path(cfg.filename or "config").stem}'
     return write_sample_page(folder / 'index.html', title, page, absent), page, absent
 
 

@@ -17,6 +17,7 @@ OWN = {
     'SA1BDataset': {'sa1b', 'instances'},
     'OpenImagesDataset': {'openimages', 'csv_tables'},
     'RefCOCODataset': {'refcoco', 'refs', 'plain_pickle', 'instances'},
+    'FolderDataset': {'folder', 'folder_layout', 'folder_objects', 'instances', 'label_images', 'refs', 'sentences'},
     'DescribeAnythingDataset': {'describe_anything', 'refs', 'plain_pickle', 'tars'},
 }
 # What the version of the index format stands for, or what indexes do not depend on.

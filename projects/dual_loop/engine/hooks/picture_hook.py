@@ -1,6 +1,7 @@
 """Pictures of what loop 1 sees, says and finds."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.dist import master_only
@@ -21,13 +22,14 @@ class PictureHook(Hook):
 
     Args:
         rows: rows of a batch to show at most.
+        first: names of data sets whose rows come first, so that a few of one's own are not lost among others.
     """
 
     # Before the report.
     priority = 'LOW'
 
-    def __init__(self, rows: int = 4):
-        self.rows = rows
+    def __init__(self, rows: int = 4, first: Sequence[str] = ()):
+        self.rows, self.first = rows, first
 
     @master_only
     def before_train(self, runner) -> None:
@@ -46,7 +48,8 @@ class PictureHook(Hook):
         folder.mkdir(parents=True, exist_ok=True)
         data, step = preview['data'], batch_idx + 1
         lines = []
-        for row in range(min(self.rows, len(preview['captions']))):
+        order = sorted(range(len(preview['captions'])), key=lambda row: data['sources'][row] not in self.first)
+        for number, row in enumerate(order[:self.rows]):
             predicted, target = preview['predicted'][row], data['masks2'][row].cpu()
             union = int((predicted | target).sum())
             iou = int((predicted & target).sum()) / union if union else 1.0
@@ -60,7 +63,7 @@ class PictureHook(Hook):
                 source=data['sources'][row],
                 iou=iou,
             )
-            name = f'step{step:06d}_{row}.png'
+            name = f'step{step:06d}_{number}.png'
             picture.save(folder / name)
             lines.append(json.dumps(dict(
                 step=step, image=name, caption=preview['captions'][row], sample_id=data['sample_ids'][row],

@@ -38,6 +38,12 @@ def test_a_picture_shows_both_images_of_its_row(runner, monkeypatch):
     assert first.image.is_file() and (second.caption, second.iou) == ('a cat', 0.0)
 
 
+def test_rows_of_ones_own_data_come_first(runner):
+    runner.train_loop.preview['data']['sources'] = ['sav', 'mine', 'mine']
+    PictureHook(rows=3, first=['mine']).after_train_iter(runner, 4)
+    assert [panel.caption for panel in read_pictures(runner.work_dir)] == ['a cat', 'a mat', 'a dog']
+
+
 def test_without_a_preview_nothing_is_drawn(runner):
     runner.train_loop.preview = None
     PictureHook().after_train_iter(runner, 4)

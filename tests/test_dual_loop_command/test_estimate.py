@@ -1,0 +1,31 @@
+"""``dual-loop estimate`` on the tiny config."""
+
+import pytest
+
+from dual_loop_command import estimate as command
+from dual_loop_command.main import main
+
+
+def test_says_what_a_run_costs(capsys, checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    from dual_loop.estimate import cost
+    monkeypatch.setattr(cost.Estimate, 'largest_batch', lambda self, capacity: int(capacity == 24 * 10**9) * 17)
+    with pytest.raises(SystemExit) as ended:
+        main(['estimate', 'configs/dual_loop_tiny.py', '--cards', '24', '--cfg-options', 'model.max_caption_len=8',
+              'train_dataloader.batch_size=2', 'train_cfg.loop2_dataloader.batch_size=2'])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert '  24 GB: 17' in said
+    for line in ('lora ', 'sam2 ', 'frozen weights', 'EMA averages', "decoder's cache", 'decoder layers', 'peak',
+                 'TFLOP/s', '24 GB: '):
+        assert line in said, said
+
+
+def test_speeds_and_shares_are_checked():
+    assert command.share('0.5') == 0.5 and command.speed('1e3') == 1000
+    for text in ('0', '1.5', 'nan', 'x'):
+        with pytest.raises(Exception, match='share'):
+            command.share(text)
+    for text in ('0', 'inf', '-1', 'x'):
+        with pytest.raises(Exception, match='number above 0'):
+            command.speed(text)
