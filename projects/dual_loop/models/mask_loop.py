@@ -186,8 +186,9 @@ class MaskLoop(Loop):
             figures |= seen
         ids = [_without_final_stop(base.vocabulary.pieces, decoded.ids) for decoded in taught]
         clean = list(captions)
-        for row, caption in zip(pseudo, ids):
-            clean[row] = base.vocabulary.decode(caption)
+        if self.bridge is None or self.distill_weight:  # else nobody reads it as text
+            for row, caption in zip(pseudo, ids):
+                clean[row] = base.vocabulary.decode(caption)
         if self.distill_weight:  # before the student's passes, since the teacher borrows its modules
             target = model.teacher.segment(self._questions(model, data, clean, step), images, poll)
         if self.bridge is not None:
