@@ -133,8 +133,8 @@ class Progress:
         filled = int(_CELLS * share)
         bar = f'[{"#" * filled}{"." * (_CELLS - filled)}] ' if self._terminal else ''
         left = f'{_span((self.total - self.done) / rate)} left' if rate else 'time left unknown'
-        return (f'{self.description}: {bar}{share:.0%}, {self._amount(self.done).split()[0]} of {self._amount(self.total)}, '
-                f'{pace}, {left}')
+        done = self._amount(self.done).split()[0]
+        return f'{self.description}: {bar}{share:.0%}, {done} of {self._amount(self.total)}, {pace}, {left}'
 
     def _amount(self, count: float) -> str:
         if self.unit == 'B':

@@ -94,7 +94,7 @@ def test_elsewhere_a_line_now_and_then(started, clock):
         work(progress, clock, 90, 10)
         lines = log.getvalue().splitlines()
         assert len(lines) == 3 and '\r' not in log.getvalue() and '\x1b' not in log.getvalue()
-        assert lines[-1] == 'work: 90%, 900 of 1,000 items, 10.0 items/s, 0:00:10 left'
+        assert lines[-1] == 'work: 90%, 900 of 1,000 items, 10 items/s, 0:00:10 left'
     assert log.getvalue().splitlines()[3:] == ['work: 900 items in 0:01:30']
 
 
