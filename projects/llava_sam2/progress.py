@@ -105,41 +105,45 @@ class Progress:
 
     def _rate(self, now: float) -> float:
         self._note(now)
-        began, before = self._points[0]
-        if len(self._points) > 1 and began < now - WINDOW < self._points[1][0]:
+        (start, before), later = self._points[0], now - WINDOW
+        counted: float = self.done - before
+        if len(self._points) > 1 and start < later < self._points[1][0]:
             # Where the count stood a minute ago, between two points.
-            (after, then), start = self._points[1], now - WINDOW
-            before, began = before + (then - before) * (start - began) / (after - began), start
-        return (self.done - before) / (now - began) if now > began else 0.0
+            after, then = self._points[1]
+            counted -= (then - before) * (later - start) / (after - start)
+            start = later
+        return counted / (now - start) if now > start else 0.0
 
     def _show(self, now: float) -> None:
-        line = self._line(now)
+        begin, rest = f'{self.description}: ', self._line(now)
         if self._terminal:
-            # The cursor goes back first: a line of the log begins there and takes the place of the bar.
-            self._write(f'{line[:shutil.get_terminal_size().columns - 1]}\x1b[K\r')
+            width = shutil.get_terminal_size().columns - 1
+            cells = min(_CELLS, width - len(begin) - len(rest) - 3)
+            if self.total and cells > 3:  # the figures go first
+                filled = int(cells * min(1.0, self.done / self.total))
+                begin += f'[{"#" * filled}{"." * (cells - filled)}] '
+            # The cursor goes back: a line of the log begins there and takes the place of the bar.
+            self._write(f'{(begin + rest)[:width]}\x1b[K\r')
         else:
-            self._write(f'{line}\n')
+            self._write(f'{begin}{rest}\n')
         self._drawn = True
 
     def _line(self, now: float) -> str:
         rate = self._rate(now)
-        if self.unit == 'B' or rate >= 0.1 or not rate:
-            pace = f'{self._amount(rate if rate < 10 else round(rate))}/s'
+        if self.unit == 'B':
+            pace = f'{self._amount(rate)}/s'
+        elif rate >= 0.1 or not rate:
+            pace = f'{rate:,.0f}/s' if rate >= 10 else f'{rate:.1f}/s'
         else:
             pace = f'{1 / rate:,.0f} s each'
         if not self.total:
-            return f'{self.description}: {self._amount(self.done)}, {pace}'
-        share = min(1.0, self.done / self.total)
-        filled = int(_CELLS * share)
-        bar = f'[{"#" * filled}{"." * (_CELLS - filled)}] ' if self._terminal else ''
+            return f'{self._amount(self.done)}, {pace}'
         left = f'{_span((self.total - self.done) / rate)} left' if rate else 'time left unknown'
         done = self._amount(self.done).split()[0]
-        return f'{self.description}: {bar}{share:.0%}, {done} of {self._amount(self.total)}, {pace}, {left}'
+        return f'{min(1.0, self.done / self.total):.0%}, {done} of {self._amount(self.total)}, {pace}, {left}'
 
     def _amount(self, count: float) -> str:
-        if self.unit == 'B':
-            return f'{count / 1e6:,.1f} MB'
-        return f'{count:,.1f} {self.unit}' if isinstance(count, float) else f'{count:,} {self.unit}'
+        return f'{count / 1e6:,.1f} MB' if self.unit == 'B' else f'{count:,} {self.unit}'
 
     def _write(self, text: str) -> None:
         self._file.write(text)

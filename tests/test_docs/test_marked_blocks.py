@@ -10,7 +10,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,12 +36,12 @@ os.execv({python!r}, [{python!r}, *{command!r}, *arguments])
 """
 
 
-def marked(full: bool) -> Iterator:
+def marked(full: bool) -> list:
     """(page, its marked blocks of one kind, in order)"""
-    for page in (CHECKOUT / 'README.md', *sorted((CHECKOUT / 'docs').glob('*.md'))):
-        blocks = [text for kind, text in MARKED.findall(page.read_text()) if bool(kind) == full]
-        if blocks:
-            yield pytest.param(blocks, id=page.name)
+    pages = CHECKOUT / 'README.md', *sorted((CHECKOUT / 'docs').glob('*.md'))
+    found = {page.name: [text for kind, text in MARKED.findall(page.read_text()) if bool(kind) == full]
+             for page in pages}
+    return [pytest.param(blocks, id=name) for name, blocks in found.items() if blocks]
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_blocks(blocks, place):
 
 
 def test_some_are_marked_and_every_mark_is_before_a_block():
-    assert list(marked(full=False)) and list(marked(full=True))
+    assert marked(full=False) and marked(full=True)
     for page in (CHECKOUT / 'README.md', *(CHECKOUT / 'docs').glob('*.md')):
         text = page.read_text()
         assert text.count('<!-- runs') == len(MARKED.findall(text)), page

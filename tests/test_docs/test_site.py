@@ -88,5 +88,5 @@ def test_nothing_comes_from_elsewhere(site):
 
 def test_formulas_and_sources_in_the_pages(site):
     method, training = (site / 'method.html').read_text(), (site / 'training.html').read_text()
-    assert method.count('class="arithmatex"') > 20 and 'katex/render.js' in method
+    assert method.count('class="arithmatex"') > 20 and 'katex/render.js' in method and '$$' not in method
     assert 'href="../' not in training and '<code>configs/_base_/real_data.py</code>' in training

@@ -94,7 +94,7 @@ def test_elsewhere_a_line_now_and_then(started, clock):
         work(progress, clock, 90, 10)
         lines = log.getvalue().splitlines()
         assert len(lines) == 3 and '\r' not in log.getvalue() and '\x1b' not in log.getvalue()
-        assert lines[-1] == 'work: 90%, 900 of 1,000 items, 10 items/s, 0:00:10 left'
+        assert lines[-1] == 'work: 90%, 900 of 1,000 items, 10/s, 0:00:10 left'
     assert log.getvalue().splitlines()[3:] == ['work: 900 items in 0:01:30']
 
 
@@ -106,7 +106,7 @@ def test_short_work_says_nothing_elsewhere(started, clock):
 
 
 def test_a_terminal_has_one_line_that_goes_away(started, clock, monkeypatch):
-    monkeypatch.setenv('COLUMNS', '60')
+    monkeypatch.setenv('COLUMNS', '61')
     terminal = Terminal()
     with started(100, terminal) as progress:
         progress.update()
@@ -114,8 +114,20 @@ def test_a_terminal_has_one_line_that_goes_away(started, clock, monkeypatch):
         work(progress, clock, 20, 2)
         shown = terminal.getvalue().split('\x1b[K\r')
         assert '\n' not in terminal.getvalue() and len(shown) > 10
-        assert shown[-2].startswith('work: [########............] 41%, 41 of 100 items') and len(shown[-2]) <= 59
+        assert shown[-2] == 'work: [####......] 41%, 41 of 100 items, 2.0/s, 0:00:29 left' and len(shown[-2]) == 60
     assert terminal.getvalue().endswith('\r\x1b[K')
+
+
+def test_figures_go_before_the_bar(started, clock, monkeypatch):
+    terminal = Terminal()
+    for columns, expected in ((48, 'work: 41%, 41 of 100 items, 2.0/s, 0:00:29 left'), (20, 'work: 41%, 41 of 10')):
+        monkeypatch.setenv('COLUMNS', str(columns))
+        progress = started(100, terminal)
+        work(progress, clock, 20, 2)
+        progress.update()
+        clock.now += 0.3
+        progress.look()
+        assert terminal.getvalue().split('\x1b[K\r')[-2] == expected
 
 
 def test_bytes_and_unknown_totals(started, clock):
@@ -125,7 +137,7 @@ def test_bytes_and_unknown_totals(started, clock):
     assert log.getvalue() == 'work: 38%, 3,000.0 of 8,000.0 MB, 100.0 MB/s, 0:00:50 left\n'
     log = io.StringIO()
     work(started(None, log), clock, 30, 3)
-    assert log.getvalue() == 'work: 90 items, 3.0 items/s\n'
+    assert log.getvalue() == 'work: 90 items, 3.0/s\n'
 
 
 def test_silent_ranks_count_and_say_nothing(clock):

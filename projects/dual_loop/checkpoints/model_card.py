@@ -75,9 +75,9 @@ def header(source: str | Mapping | None, terms: Sequence[str]) -> str:
     bases = [name for path in paths if isinstance(path, str) and (name := hub_name(path))]
     own = all(isinstance(path, str) and resolve(path) == CHECKOUT / 'assets/tiny' for path in paths) \
         and set(terms) <= {SYNTHETIC}
-    licence = dict(license='apache-2.0') if own else dict(
-        license='other', license_name='terms-of-base-and-data', license_link='README.md')
     data = ModelCardData(
         language='en', library_name='transformers', pipeline_tag='image-text-to-text', base_model=bases or None,
-        tags=['custom_code', 'dual-loop', 'referring-segmentation', 'region-captioning', 'sa2va'], **licence)
+        tags=['custom_code', 'dual-loop', 'referring-segmentation', 'region-captioning', 'sa2va'],
+        license='apache-2.0' if own else 'other', license_name=None if own else 'terms-of-base-and-data',
+        license_link=None if own else 'README.md')
     return data.to_yaml()
