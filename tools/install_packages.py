@@ -8,6 +8,7 @@ status is pip's, whose errors are shown. Needs nothing but Python.
 
 import argparse
 import queue
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -46,16 +47,21 @@ def install(command: Sequence[str], packages: int, folder: Path, progress: Progr
 
     threading.Thread(target=read, daemon=True).start()
     before, fetched = _installed(folder), 0
-    while True:
-        try:
-            line = lines.get(timeout=_LOOK)
-        except queue.Empty:
-            line = ''
-        if line is None:
-            break
-        fetched = min(packages, fetched + line.startswith(('Collecting ', 'Requirement already satisfied: ')))
-        progress.set(fetched + min(packages, _installed(folder) - before))
-    return process.wait()
+    try:
+        while (line := _next(lines)) is not None:
+            fetched = min(packages, fetched + line.startswith(('Collecting ', 'Requirement already satisfied: ')))
+            progress.set(fetched + min(packages, _installed(folder) - before))
+        return process.wait()
+    finally:  # pip does not outlive it
+        process.terminate()
+        process.wait()
+
+
+def _next(lines: queue.Queue[str | None]) -> str | None:
+    try:
+        return lines.get(timeout=_LOOK)
+    except queue.Empty:
+        return ''
 
 
 def _installed(folder: Path) -> int:
@@ -72,8 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     packages = packages_of(args.lock)
     command = [sys.executable, '-m', 'pip', 'install', '--disable-pip-version-check', '--progress-bar', 'off',
                '--no-deps', '-r', str(args.lock)]
-    with Progress(2 * packages, 'fetching and installing', 'packages') as progress:
-        return install(command, packages, Path(sysconfig.get_path('purelib')), progress)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with Progress(2 * packages, 'fetching and installing', 'packages') as progress:
+            return install(command, packages, Path(sysconfig.get_path('purelib')), progress)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == '__main__':

@@ -2,10 +2,14 @@
 
 import importlib.util
 import io
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llava_sam2.progress import Progress
@@ -72,3 +76,23 @@ def test_pip_refuses(checkout, tmp_path):
     done = subprocess.run([sys.executable, checkout / 'tools/install_packages.py', tmp_path / 'none.txt'],
                           capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f'install_packages: {Path(tmp_path / "none.txt")} is not there\n')
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_pip_does_not_outlive_it(checkout, tmp_path, number, status):
+    """In a virtual environment whose pip waits."""
+    (tmp_path / 'pip').mkdir()
+    (tmp_path / 'pip/__init__.py').write_text('')
+    (tmp_path / 'pip/__main__.py').write_text('import os, time\nopen("pid", "w").write(str(os.getpid()))\n'
+                                              'time.sleep(600)\n')
+    (tmp_path / 'lock.txt').write_text('a==1\n')
+    process = subprocess.Popen([sys.executable, checkout / 'tools/install_packages.py', 'lock.txt'], cwd=tmp_path,
+                               env=os.environ | dict(PYTHONPATH=str(tmp_path)), stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / 'pid').is_file() or not (tmp_path / 'pid').read_text():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status and 'Traceback' not in said
+    assert not psutil.pid_exists(int((tmp_path / 'pid').read_text()))
