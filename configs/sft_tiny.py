@@ -1,8 +1,8 @@
 """Supervised base of the tiny model: referring segmentation and region captions, after configs/words_tiny.py.
 
-    python tools/train.py configs/sft_tiny.py --work-dir work_dirs/sft_tiny
+    tools/dist_train.sh configs/sft_tiny.py 4 --work-dir work_dirs/sft_tiny
 
-Made assets/tiny on one GPU; see assets/tiny/README.md for the command, the log and what it reached.
+Made assets/tiny on four GPUs; see assets/tiny/README.md for the command, the log and what it reached.
 """
 __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
@@ -30,12 +30,12 @@ model = dict(
     pretrained='work_dirs/words_tiny_hf',  # configs/words_tiny.py, exported
     trainable=('vision_model', 'mlp1', 'language_model', 'text_hidden_fcs', 'image_encoder', 'mask_decoder'),
     loss_mask=dict(weight=2.0, num_points=1024),
-    single_template_steps=2500,
+    single_template_steps=800,
 )
 
 # This loop validates after the last step and every val_interval before it: here not before it. HeldOutHook adds the
 # figures before training.
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=5400, val_interval=5400)
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=1600, val_interval=1600)
 val_dataloader = dict(
     dataset=held_out,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -53,9 +53,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, begin=0, end=300, by_epoch=False),
-    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=5400, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=1600, by_epoch=False),
 ]
 log_processor = dict(type=ProgressLine, window_size=50)
 default_hooks['logger'].update(interval=50)
-default_hooks['checkpoint'].update(interval=900, save_total_limit=1)
+default_hooks['checkpoint'].update(interval=400, save_total_limit=1)
 custom_hooks = [dict(type=HeldOutHook)]

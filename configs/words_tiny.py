@@ -1,8 +1,8 @@
 """The tiny model learns to see: words of regions and regions of words, before configs/sft_tiny.py teaches it to speak.
 
-    python tools/train.py configs/words_tiny.py --work-dir work_dirs/words_tiny
+    tools/dist_train.sh configs/words_tiny.py 4 --work-dir work_dirs/words_tiny
 
-From random weights, on one GPU; see assets/tiny/README.md for the commands, the log and what was reached.
+From random weights, on four GPUs; see assets/tiny/README.md for the commands, the log and what was reached.
 """
 __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
@@ -31,7 +31,7 @@ model = dict(
         network=dict(
             vision_config=dict(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, intermediate_size=768,
                                image_size=112, patch_size=8, attention_bias=True, initializer_range=0.02,
-                           layer_scale_init_value=1.0),
+                               layer_scale_init_value=1.0),
             llm_config=dict(hidden_size=192, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=3,
                             intermediate_size=512, vocab_size=640, max_position_embeddings=1024,
                             tie_word_embeddings=False, initializer_range=0.07),
@@ -45,14 +45,14 @@ model = dict(
     ),
     loops=[dict(type=WordsLoop, kinds=kinds)],
 )
-train_dataloader = dict(described_dataloader, batch_size=128)
-train_cfg = dict(type=DualLoopTrainLoop, max_steps=6000, preview_interval=0)
+train_dataloader = dict(regions_dataloader, batch_size=256)
+train_cfg = dict(type=DualLoopTrainLoop, max_steps=700, preview_interval=0)
 optim_wrapper = dict(
-    type=OptimWrapper, optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05))
+    type=OptimWrapper, optimizer=dict(type=AdamW, lr=1.5e-3, betas=(0.9, 0.999), weight_decay=0.05))
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, begin=0, end=300, by_epoch=False),
-    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=300, end=6000, by_epoch=False),
+    dict(type=LinearLR, start_factor=0.01, begin=0, end=150, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=1e-6, begin=150, end=700, by_epoch=False),
 ]
 log_processor = dict(type=ProgressLine, window_size=50)
 default_hooks['logger'].update(interval=50)
-default_hooks['checkpoint'].update(interval=1000, save_total_limit=1)
+default_hooks['checkpoint'].update(interval=350, save_total_limit=1)

@@ -12,8 +12,8 @@ LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'dropout', 'initialisati
               ['tokenizer'], ['portable']]
 # Import nothing of the project but each other, so that everything but portable may import them.
 LEAVES = ['dual_loop.config_files', 'dual_loop.loop_names', 'dual_loop.process_pool', 'dual_loop.refusals',
-          'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.download', 'llava_sam2.paths',
-          'llava_sam2.philox_kernel', 'llava_sam2.randomness']
+          'dual_loop.stop', 'llava_sam2.claims', 'llava_sam2.cores', 'llava_sam2.download', 'llava_sam2.paths',
+          'llava_sam2.philox_kernel', 'llava_sam2.progress', 'llava_sam2.randomness']
 LAYERS = [*([f'dual_loop.{name}' for name in layer] for layer in DUAL_LOOP),
           *([f'llava_sam2.{name}' for name in layer] for layer in LLAVA_SAM2)]
 ALLOWED = {

@@ -10,7 +10,6 @@ COVERED_BY = {
     'projects/dual_loop/benchmark/roofs.py': 'tests/test_tools/test_benchmark_step.py',
     'projects/dual_loop/benchmark/step_hook.py': 'tests/test_tools/test_benchmark_step.py',
     'projects/dual_loop/checkpoints/conversion.py': 'tests/test_tools/test_convert_ckpt_to_hf.py',
-    'projects/dual_loop/checkpoints/model_card.py': 'tests/test_dual_loop/test_evaluation/test_results.py',
     'projects/dual_loop/datasets/callables.py': 'tests/test_dual_loop/test_datasets/test_base.py',
     'projects/dual_loop/datasets/check.py': 'tests/test_tools/test_check_data.py',
     'projects/dual_loop/datasets/check_folder.py': 'tests/test_dual_loop_command/test_check.py',

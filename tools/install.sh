@@ -70,7 +70,7 @@ install_venv() {
   base=$(find_python)
   echo "dual-loop: installing requirements/lock.txt into $venv ($("$base" --version)); this takes some minutes"
   "$base" -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install --quiet --no-deps -r "$lock"
+  "$venv/bin/python" "$root/tools/install_packages.py" "$lock"
   "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$root"
   local wrong
   wrong=$(differences "$venv/bin/python")

@@ -1,12 +1,12 @@
 # What every run shares: hooks, log and environment.
-from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
+from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, ParamSchedulerHook
 from mmengine.visualization import LocalVisBackend, TensorboardVisBackend, Visualizer
 
-from dual_loop.engine.hooks import AtomicCheckpointHook, RankLogHook
+from dual_loop.engine.hooks import AtomicCheckpointHook, LogHook, RankLogHook
 
 default_hooks = dict(
     timer=dict(type=IterTimerHook),
-    logger=dict(type=LoggerHook, interval=5, log_metric_by_epoch=False),
+    logger=dict(type=LogHook, interval=5, log_metric_by_epoch=False),
     param_scheduler=dict(type=ParamSchedulerHook),
     checkpoint=dict(type=AtomicCheckpointHook, interval=50, save_total_limit=2),
     sampler_seed=dict(type=DistSamplerSeedHook),

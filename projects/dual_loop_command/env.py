@@ -1,6 +1,5 @@
 """``dual-loop env``."""
 
-import os
 import platform
 import sys
 from argparse import ArgumentParser, Namespace
@@ -8,6 +7,7 @@ from importlib import metadata
 
 from dual_loop_command.command import Command
 from dual_loop_command.environment import missing
+from llava_sam2.cores import usable_cores
 from llava_sam2.paths import CHECKOUT
 
 ABOUT = """Show versions, devices and what is missing: what a report of a fault should have.
@@ -45,7 +45,7 @@ def devices() -> list[str]:
     """A line for each device that torch sees, and what the processor may use."""
     import torch
 
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     lines = [f'CPU: {cores} cores for this process, {torch.get_num_threads()} threads']
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)

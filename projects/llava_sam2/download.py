@@ -6,19 +6,26 @@ from typing import Any
 
 from .paths import resolve
 
+_FILES = ('.pt', '.pth', '.safetensors')
 #: How names of released models begin -> who publishes them.
 _PUBLISHERS = {'Sa2VA': 'ByteDance', 'InternVL': 'OpenGVLab', 'sam2': 'facebook'}
 
 
 def download_command(path: str | Path) -> str:
     """The command that fetches the model that a folder, or a file in it, is named after."""
+    path, source = Path(path), hub_name(path) or 'OWNER/NAME'
+    if path.suffix in _FILES:
+        return f'hf download {source} {path.name} --local-dir {path.parent}'
+    return f'hf download {source} --local-dir {path}'
+
+
+def hub_name(path: str | Path) -> str | None:
+    """The released model that a folder, or a file in it, is named after, as OWNER/NAME; None if it is named otherwise.
+    """
     path = Path(path)
     publisher = next((owner for start, owner in _PUBLISHERS.items() if path.name.startswith(start)), None)
-    if path.suffix in ('.pt', '.pth', '.safetensors'):
-        source = f'{publisher}/{path.stem.replace("_", "-")}' if publisher else 'OWNER/NAME'
-        return f'hf download {source} {path.name} --local-dir {path.parent}'
-    return f'hf download {publisher}/{path.name} --local-dir {path}' if publisher else \
-        f'hf download OWNER/NAME --local-dir {path}'
+    name = path.stem.replace('_', '-') if path.suffix in _FILES else path.name
+    return f'{publisher}/{name}' if publisher else None
 
 
 def require_weights(model: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Links of the pages lead somewhere."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,15 +12,17 @@ def anchors(text):
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
-PAGES = ['README.md', 'CONTRIBUTING.md', *(f'docs/{name}.md' for name in (
-    'README', 'custom_data', 'data', 'data_class', 'evaluation', 'export', 'extending', 'training', 'try'))]
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = ['README.md', 'CONTRIBUTING.md', *(f'docs/{page.name}' for page in sorted((CHECKOUT / 'docs').glob('*.md')))]
+#: Link nowhere.
+WITHOUT = ['docs/benchmarks.md', 'docs/exactness.md', 'docs/install.md']
 
 
 @pytest.mark.parametrize('page', PAGES)
 def test_linked_files_and_sections_exist(checkout, page):
     file = checkout / page
     links = re.findall(r'\]\(([^)]+)\)', file.read_text())
-    assert links
+    assert links or page in WITHOUT
     for link in links:
         if link.startswith('https://'):
             continue

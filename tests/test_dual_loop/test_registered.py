@@ -13,8 +13,8 @@ REGISTERED = {
                  'SAVPairDataset'],
     'DATA_SAMPLERS': ['GlobalBatchSampler', 'GroupedByLengthSampler', 'ResumableBatchSampler'],
     'FUNCTIONS': ['collate_samples', 'ensure_demo_data', 'held_out_image_ids', 'load_tokenizer', 'stand_in_tokenizer'],
-    'HOOKS': ['AtomicCheckpointHook', 'CycleHook', 'HeldOutHook', 'PictureHook', 'RankLogHook', 'ReportHook',
-              'TeacherEMAHook'],
+    'HOOKS': ['AtomicCheckpointHook', 'CycleHook', 'HeldOutHook', 'LogHook', 'PictureHook', 'RankLogHook',
+              'ReportHook', 'TeacherEMAHook'],
     'LOG_PROCESSORS': ['ProgressLine'],
     'LOOPS': ['DualLoopTrainLoop'],
     'METRICS': ['ReferringMetric'],
@@ -84,7 +84,8 @@ def test_nothing_is_forgotten(told):
 
 def test_the_package_alone_registers_and_loads_nothing_more(told):
     assert told['package'] == {}
-    assert not {'transformers', 'peft', 'llava_sam2'} & set(told['loaded'])
+    assert not {'transformers', 'peft'} & set(told['loaded'])
+    assert 'torchvision' not in told['loaded']
 
 
 def test_every_hook_metric_and_sampler_is_in_an_all_of_its_package(told):

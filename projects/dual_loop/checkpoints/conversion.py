@@ -83,7 +83,7 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
     source = cfg.model.get('base', cfg.model).get('pretrained')
     card = model_card(
         {key: cfg[key] for key in cfg}, base=str(source or 'random weights'), fingerprint=base_model.fingerprint,
-        parts=parts, checkpoint=Path(checkpoint).name, step=trained.step, averages=ema, metrics=figures)
+        parts=parts, checkpoint=Path(checkpoint).name, step=trained.step, averages=ema, metrics=figures, source=source)
     write_release(base_model.network, out, base_model.vocabulary.tokenizer, dtype=written_as, card=card,
                   generation=generation_settings(source))
     return changes

@@ -82,6 +82,8 @@ class GroundedDataset(IndexedDataset):
     licence = ''
     #: Whether captions are full descriptions of their region, which the caption task may learn from.
     describes = False
+    #: mmengine asks validation's data sets for it, and warns where there is none; nothing here reads it.
+    metainfo: dict = {}
 
     def __init__(self, data_root: str | Path, image_size: int = 448, grounding_size: int = 1024,
                  region_grid: int | None = None, num_objects: int = 1, tokenizer: Any = None,

@@ -10,6 +10,8 @@ import numpy as np
 from mmengine.config import Config
 from torch.utils.data import ConcatDataset
 
+from llava_sam2.progress import Progress
+
 from .base import GroundedDataset
 from .contract import violations
 from .from_config import data_set_type, dataset_settings, loaders_with_captions
@@ -213,36 +215,42 @@ def check(cfg: Config, num_samples: int = 3) -> list[str]:
     built: list[tuple[str, str, GroundedDataset]] = []
     real: list[tuple[str, str, GroundedDataset]] = []
     captioned = loaders_with_captions(cfg)
-    for loader, sources in dataset_settings(cfg).items():
-        for number, settings in enumerate(sources):
-            title = f'{loader}, source {number + 1}'
-            try:
-                kind = data_set_class(settings)
-            except ValueError as error:
-                problems.append(f'{title}: {explain(error)}')
-                print(f'{title}\n  PROBLEM  {explain(error)}\n')
-                continue
-            report = check_source(settings, num_samples)
-            title += f': {report.name}'
-            if loader in captioned and report.dataset and len(report.dataset) and not report.dataset.captioned:
-                report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
-            if loader != 'held out':
-                if report.dataset and may_show_held_out(report.dataset):
-                    report.notes.append('pictures of COCO with exclude_image_ids=(): some may be held out in a variant '
-                                        'of RefCOCO')
-                place = kind, *(str(argument(settings, name)) for name in (
-                    'data_root', 'dataset', 'split', 'split_by', 'captions'))
-                twin = seen.setdefault(place, title)
-                if twin != title:
-                    report.notes.append(f'the same folder as {twin}: to weight a source, use repeats')
-                if report.usable:
-                    usable.setdefault(loader, []).append(report.dataset)
-            if report.dataset:
-                built.append((loader, title, report.dataset))
-                if 'prepare' not in settings:  # the numbers of drawn scenes are no pictures of COCO
-                    real.append(built[-1])
-            problems += [f'{title}: {problem}' for problem in report.problems]
-            print(f'{title} ({kind.__name__})\n{report}\n', flush=True)
+    listed = [(loader, number, settings) for loader, sources in dataset_settings(cfg).items()
+              for number, settings in enumerate(sources)]
+    progress = Progress(len(listed), 'checking', 'sources')
+    for loader, number, settings in listed:
+        title = f'{loader}, source {number + 1}'
+        try:
+            kind = data_set_class(settings)
+        except ValueError as error:
+            problems.append(f'{title}: {explain(error)}')
+            print(f'{title}\n  PROBLEM  {explain(error)}\n')
+            progress.update()
+            continue
+        report = check_source(settings, num_samples)
+        title += f': {report.name}'
+        if loader in captioned and report.dataset and len(report.dataset) and not report.dataset.captioned:
+            report.problems.append(f'has no captions, which {loader} needs: masks alone belong to loop 1')
+        if loader != 'held out':
+            if report.dataset and may_show_held_out(report.dataset):
+                report.notes.append('pictures of COCO with exclude_image_ids=(): some may be held out in a variant '
+                                    'of RefCOCO')
+            place = kind, *(str(argument(settings, name)) for name in (
+                'data_root', 'dataset', 'split', 'split_by', 'captions'))
+            twin = seen.setdefault(place, title)
+            if twin != title:
+                report.notes.append(f'the same folder as {twin}: to weight a source, use repeats')
+            if report.usable:
+                usable.setdefault(loader, []).append(report.dataset)
+        if report.dataset:
+            built.append((loader, title, report.dataset))
+            if 'prepare' not in settings:  # the numbers of drawn scenes are no pictures of COCO
+                real.append(built[-1])
+        problems += [f'{title}: {problem}' for problem in report.problems]
+        progress.wipe()
+        print(f'{title} ({kind.__name__})\n{report}\n', flush=True)
+        progress.update()
+    progress.close()
     problems += shared_names(built)
     if warnings := list(held_out_pictures(real)):
         print('Held-out pictures that training would show:')

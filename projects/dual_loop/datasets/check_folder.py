@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from llava_sam2.progress import each
+
 from .check import explain
 from .contract import violations
 from .folder import FolderDataset
@@ -48,13 +50,13 @@ def _undecodable(dataset: FolderDataset, num_samples: int | None) -> list[str]:
     last = len(dataset.index) - 1
     rows = np.linspace(0, last, min(num_samples or DECODED, last + 1)).round().astype(int)
     found: dict[str, None] = {}
-    for row in rows.tolist():
+    for row in each(rows.tolist(), len(rows), f'reading {dataset.data_root}', 'objects'):
         try:
             sample = dataset.load(row, row)
         except BadSample as error:
             found[f'{error.path or dataset.path(row)}: {error.reason}. Repair or remove the file'] = None
             continue
-        found |= dict.fromkeys(f'{dataset.sample_id(row)}: {each}' for each in violations(sample, dataset))
+        found |= dict.fromkeys(f'{dataset.sample_id(row)}: {fault}' for fault in violations(sample, dataset))
     return list(found)
 
 

@@ -101,7 +101,7 @@ class DescribeAnythingDataset(GroundedDataset):
         images: list[tuple[str, tuple[int, int, int]]] = []
         scan = partial(scan_tar, read_pickles=in_pickles)
         tars = [self._folder / name for name in names]
-        for number, found in enumerate(map_in_order(scan, tars, f'index of {self.source}, {len(tars)} archives')):
+        for number, found in enumerate(map_in_order(scan, tars, f'index of {self.source}', unit='archives')):
             images += [(stem, (number, offset, size)) for stem, offset, size in found.images]
             for image_id, problem in found.problems:
                 self.quarantine.note(image_id, tars[number], problem)

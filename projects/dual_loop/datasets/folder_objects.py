@@ -69,7 +69,7 @@ def objects_of_masks(root: Path, names: list[str], pictures: Files, kind: str, n
     read = partial(_read, root / MASKS, kind)
     found: list[FolderObject] = []
     for (name, picture), (labelled, problem) in zip(belongs.items(), map_in_order(
-            read, [masks.paths[name] for name in belongs], f'masks of {title}')):
+            read, [masks.paths[name] for name in belongs], f'masks of {title}', unit='masks')):
         path = masks.paths[name]
         for each in problem:
             note(picture, root / MASKS / path, each)

@@ -8,6 +8,9 @@ from mmengine.registry import DATASETS
 
 from .base import GroundedDataset
 
+#: Of data that a data set draws by itself.
+SYNTHETIC = 'synthetic scenes drawn by dual-loop: no terms'
+
 
 def data_terms(settings: Any) -> Iterator[str]:
     """Name, owner and terms of each data set of a training config, validation and test left out."""
@@ -16,7 +19,7 @@ def data_terms(settings: Any) -> Iterator[str]:
         if isinstance(kind, str):  # as a dumped config has it
             kind = DATASETS.get(kind)
         if inspect.isclass(kind) and issubclass(kind, GroundedDataset):
-            yield 'synthetic scenes drawn by dual-loop: no terms' if 'prepare' in settings else \
+            yield SYNTHETIC if 'prepare' in settings else \
                 kind.licence or f'{kind.__name__}: terms not stated'
         for key in settings:
             if key not in ('val_dataloader', 'test_dataloader', 'custom_hooks', 'model'):

@@ -8,6 +8,7 @@ from functools import partial
 from multiprocessing.queues import Queue
 from typing import Any
 
+import cv2
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
@@ -30,7 +31,7 @@ class AwaitedLoader:
     """A data loader whose every wait for a batch has an end, and can be abandoned; all else is the loader's own.
 
     torch's ``timeout`` does not cover a worker that stops while it hands a batch over. Workers that are not persistent
-    end with the pass over the data, those that are with :meth:`end`.
+    end with the pass over the data, those that are with :meth:`end`. Each has one thread of torch and one of OpenCV.
 
     Args:
         loader: any data loader.
@@ -62,6 +63,8 @@ class AwaitedLoader:
         iterator = None
         try:
             with self._waiting(again):
+                if self.loader.num_workers and cv2.getNumThreads() > 1:
+                    cv2.setNumThreads(1)  # workers take it over, and after a fork it could not be set
                 iterator = iter(self.loader)
                 _leave_deaths_to_the_wait(iterator)
             while True:

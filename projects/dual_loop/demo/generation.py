@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
-from tqdm import tqdm
 
 from dual_loop.demo.formats import SOURCES, Written
 from dual_loop.demo.scene import sample_scene
@@ -22,7 +21,9 @@ from dual_loop.demo.wording import description_of, refer
 from dual_loop.demo.world import WORLDS
 from dual_loop.process_pool import process_pool
 from llava_sam2.claims import alone
+from llava_sam2.cores import usable_cores
 from llava_sam2.paths import resolve, writing
+from llava_sam2.progress import Progress
 
 FORMAT = 2  # raise it with every change of content, so that folders made before it are not taken for current ones
 MANIFEST = 'manifest.json'
@@ -58,7 +59,7 @@ def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: i
         images: scenes of each of SA-V, SA-1B, Open Images and RefCOCO; Describe Anything has as many in all,
             half of them in COCOStuff and a quarter each in LVIS and SAV. At least 4.
         seed: not negative; different seeds share no scene.
-        workers: processes; None takes one per available core, at most 16.
+        workers: processes; None takes one per core that may be used, at most 16.
         progress: show a progress bar.
         sources: some of 'sav', 'sa1b', 'openimages', 'refcoco' and 'dam'; None takes all of these.
             By their own names only: 'refcoco+', 'refcocog', 'dam_Mapillary', 'dam_OpenImages' and 'dam_PACO', each of
@@ -86,7 +87,7 @@ def make_demo_data(out: str | Path, images: int = 400, seed: int = 0, workers: i
 
 @FUNCTIONS.register_module()
 def ensure_demo_data(root: str | Path, images: int = 400, seed: int = 0, workers: int | None = None,
-                     progress: bool = False, sources: Sequence[str] | None = None, world: str = 'a',
+                     progress: bool = True, sources: Sequence[str] | None = None, world: str = 'a',
                      split: str | None = None) -> Path:
     """Make the demo data unless a complete set with the same settings is there; safe to call from several processes.
 
@@ -217,14 +218,14 @@ def _build(root: Path, settings: Settings, workers: int | None, progress: bool) 
     counts = {name: max(1, int(settings.images * SOURCES[name].share)) for name in settings.sources}
     tasks = [(partial, settings, name, start, min(start + CHUNK, count))
              for name, count in counts.items() for start in range(0, count, CHUNK)]
-    workers = min(workers or min(16, len(os.sched_getaffinity(0))), len(tasks))
+    workers = min(workers or min(16, usable_cores()), len(tasks))
     records: dict[str, list] = {name: [] for name in counts}
     scenes: dict[str, list] = {name: [] for name in counts}
     # OpenCV's threads do not survive a fork, and images this small gain nothing from them.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        with tqdm(total=sum(counts.values()), desc='demo data', unit='scene', disable=not progress) as bar:
+        with Progress(sum(counts.values()), f'demo data in {root}', 'scenes', shown=progress) as bar:
             for task, (listed, shown) in zip(tasks, _results(tasks, workers)):
                 records[task[2]] += listed
                 scenes[task[2]] += shown

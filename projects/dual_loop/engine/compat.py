@@ -22,6 +22,8 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from torch.utils import flop_counter
 
+from llava_sam2.cores import usable_cores
+
 DEEPSPEED_DIR = Path(__file__).resolve().parent / 'deepspeed'
 
 # What a launcher sets; with any of them present DeepSpeed finds its place among the processes by itself.
@@ -41,6 +43,8 @@ def apply() -> None:
     check_before_building()
     leave_out_cudnn_attention()
     count_shared_keys()
+    bound_threads()
+    shorten_console()
 
 
 def require_xtuner() -> None:
@@ -277,3 +281,43 @@ def count_shared_keys() -> None:
 
     sdpa_flop_count.counts_shared_keys = True
     flop_counter.sdpa_flop_count = sdpa_flop_count
+
+
+def bound_threads() -> None:
+    """Start no more threads than there are cores for this process; processes of one launcher share them.
+
+    torch 2.11 and OpenCV 5 look at the machine and at the affinity mask, but not at the quota of every control group: a
+    container with two cores of a hundred would spend its time on changing threads. Ends when they do.
+    """
+    import cv2
+
+    cores = max(1, usable_cores() // int(os.environ.get('LOCAL_WORLD_SIZE') or 1))
+    if torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+    if cv2.getNumThreads() > cores:
+        cv2.setNumThreads(cores)
+
+
+def shorten_console() -> None:
+    """Keep off the console what :mod:`dual_loop.engine.console` names, in runs of configs that import this package.
+
+    mmengine 0.10.7 begins every run with 600 lines, and DeepSpeed 0.17.6 warns that a machine without GPU has none.
+    The first does nothing before ``mmengine.runner`` is loaded. Ends when these log at levels that one can choose from.
+    """
+    from .console import keep_short, leave_out_missing_gpu
+
+    leave_out_missing_gpu()
+    module = sys.modules.get('mmengine.runner')
+    for runner in (module.Runner, module.FlexibleRunner) if hasattr(module, 'FlexibleRunner') else ():
+        original = runner._log_env
+        if getattr(original, 'shortens_console', False):
+            continue
+
+        def log_env(self, *args, original=original):
+            if _imports_this_package(self.cfg):
+                keep_short(self.logger)
+                self.logger.info(f'log in {self.log_dir}, the whole config in its vis_data/config.py')
+            original(self, *args)
+
+        log_env.shortens_console = True
+        runner._log_env = log_env

@@ -1,17 +1,16 @@
 """Batches of an evaluation, the same for any number of ranks."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from dual_loop.datasets.shared_memory import check_shared_memory
 from dual_loop.datasets.workers import AwaitedLoader
+from llava_sam2.progress import Progress
 
 from .processes import Processes
 
@@ -75,21 +74,18 @@ def answer_in_batches(batches: Dataset, answer: Callable[[Any], list[dict[str, A
                                       collate_fn=_as_it_is), 'the evaluation (--num-workers)', processes.loader_timeout)
     if len(share):
         check_shared_memory([loader])
-    # A log file should not fill with bars.
-    bar = tqdm(total=num_samples, desc=description, unit='sentence', disable=processes.rank > 0,
-               mininterval=0.5 if sys.stderr.isatty() else 30)
-    with bar:
+    with Progress(num_samples, f'evaluation {description}'.strip(), 'sentences', shown=processes.rank == 0) as progress:
         for number, batch in zip(share, loader):
             if isinstance(batch, Exception):
                 raise batch
             processes.hand_in(number, answer(batch))
-            bar.update(processes.done - bar.n)
+            progress.set(processes.done)
         if processes.rank > 0:
             return None
         samples = []
         for batch in processes.collect(len(batches)):
             samples += batch
-            bar.update(processes.done - bar.n)
+            progress.set(processes.done)
     return samples
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from tqdm import tqdm
 
 from dual_loop.datasets import GroundedDataset, MissingData, TooManyBadSamples
 from dual_loop.datasets.from_config import build_dataset, dataset_settings
+from llava_sam2.progress import each
 from llava_sam2.randomness import seed_for
 
 from .sample_page import PageSample, PageSource, write_sample_page
@@ -56,7 +56,7 @@ def browse(cfg: Config, folder: Path, sources: Collection[str] = (), count: int 
     page: list[PageSource] = []
     loader_of: dict[str, str] = {}
     numbers: dict[str, int] = {}
-    for loader, dataset in tqdm(chosen, unit='source', disable=None):
+    for loader, dataset in each(chosen, len(chosen), 'drawing', 'sources'):
         again = loader_of.setdefault(dataset.source, loader) != loader
         name = re.sub(r'[^\w.+-]', '_', f'{dataset.source}_{loader}' if again else dataset.source)
         entry = PageSource(loader, dataset.source, len(dataset))

@@ -202,11 +202,12 @@ def refuse_unmerged(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def write_tensors(folder: Path, plan: Mapping[str, Planned], max_shard_size: int | str = '5GB') -> None:
+def write_tensors(folder: Path, plan: Mapping[str, Planned], max_shard_size: int | str = '5GB',
+                  written: Callable[[int], None] | None = None) -> None:
     """Write ``model.safetensors``, or shards of at most ``max_shard_size`` with their index, into ``folder``.
 
     One tensor is in memory at a time, while the safetensors library's own writer wants the bytes of a whole file.
-    Weights that are in the folder already are replaced.
+    Weights that are in the folder already are replaced. ``written`` is called with the bytes of each tensor.
     """
     split = split_state_dict_into_shards_factory(
         dict(plan), get_storage_size=lambda planned: planned.num_bytes, max_shard_size=max_shard_size,
@@ -215,13 +216,13 @@ def write_tensors(folder: Path, plan: Mapping[str, Planned], max_shard_size: int
     for old in folder.glob('model*.safetensors*'):
         old.unlink()
     for file, names in split.filename_to_tensors.items():
-        _write_file(folder / file, {name: plan[name] for name in names})
+        _write_file(folder / file, {name: plan[name] for name in names}, written)
     if split.is_sharded:
         index = dict(metadata=split.metadata, weight_map=dict(sorted(split.tensor_to_filename.items())))
         (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
 
 
-def _write_file(file: Path, plan: Mapping[str, Planned]) -> None:
+def _write_file(file: Path, plan: Mapping[str, Planned], written: Callable[[int], None] | None) -> None:
     # Wide types first, so that every tensor begins at a multiple of its item size.
     order = sorted(plan, key=lambda name: (-plan[name].dtype.itemsize, name))
     header: dict[str, dict] = {'__metadata__': {'format': 'pt'}}
@@ -238,5 +239,7 @@ def _write_file(file: Path, plan: Mapping[str, Planned]) -> None:
             if (tuple(tensor.shape), tensor.dtype) != plan[name][:2]:
                 raise AssertionError(f'{name} is {tensor.dtype} {tuple(tensor.shape)}, planned {plan[name][:2]}')
             out.write(tensor.contiguous().flatten().view(torch.uint8).numpy())
+            if written is not None:
+                written(plan[name].num_bytes)
         out.flush()
         os.fsync(out.fileno())

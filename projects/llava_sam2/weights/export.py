@@ -13,6 +13,7 @@ from ..portable.chat import MAX_NEW_TOKENS, Sa2VAChatModel, write_settings
 from ..portable.network import Sa2VANetwork
 from ..portable.released import Planned, check_shapes, plan_release, write_tensors
 from ..portable.vocabulary import Vocabulary
+from ..progress import Progress
 from .token_rows import trained_rows
 
 
@@ -58,7 +59,8 @@ def write_release(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as partial:
             aside = Path(partial) / folder.name
             aside.mkdir()
-            write_tensors(aside, plan, max_shard_size)
+            with Progress(sum(each.num_bytes for each in plan.values()), f'writing {folder}', 'B') as progress:
+                write_tensors(aside, plan, max_shard_size, progress.update)
             write_settings(aside, network.config, dtype or _dtype_of(plan), GenerationConfig(**settings))
             tokenizer.save_pretrained(aside)
             if card:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import cv2
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -138,3 +139,25 @@ def test_workers_outlive_the_signals_of_their_group():
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(worker.pid, number)
     assert len(list(batches)) == 3
+
+
+class Threads(Dataset):
+    """How many threads torch and OpenCV would take where the sample is read."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor([os.getpid(), torch.get_num_threads(), cv2.getNumThreads()])
+
+
+def test_a_worker_has_one_thread_of_each():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(3)
+        cv2.setNumThreads(3)
+        read = list(AwaitedLoader(DataLoader(Threads(), batch_size=None, num_workers=1), 'loop 1', 20))
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+    assert all(pid != os.getpid() and threads == [1, 1] for pid, *threads in (each.tolist() for each in read))

@@ -165,3 +165,33 @@ def test_attention_with_shared_keys_is_counted(heads):
     with FlopCounterMode(display=False) as counter:
         torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)
     assert counter.get_total_flops() == 2 * 2 * 3 * 8 * 5 * 5 * 16
+
+
+@pytest.mark.parametrize('processes, threads', [('1', 2), ('2', 1), ('16', 1)])
+def test_no_more_threads_than_cores(tmp_path, processes, threads):
+    """Of a control group with two cores, on a machine that is said to have 64."""
+    (tmp_path / 'cpu.max').write_text('200000 100000')
+    result = run_python(f"""
+import os, pathlib
+os.sched_getaffinity = lambda pid: set(range(64))
+import cv2, torch
+torch.set_num_threads(64)
+cv2.setNumThreads(64)
+from llava_sam2 import cores
+(pathlib.Path({str(tmp_path)!r}) / 'groups').write_text('0::/')
+cores.usable_cores.__defaults__ = (pathlib.Path({str(tmp_path)!r}) / 'groups', pathlib.Path({str(tmp_path)!r}))
+import dual_loop
+print(torch.get_num_threads(), cv2.getNumThreads())
+""", LOCAL_WORLD_SIZE=processes)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f'{threads} {threads}\n'
+
+
+def test_fewer_threads_stay_as_they_are():
+    result = run_python("""
+import torch
+torch.set_num_threads(1)
+import dual_loop
+print(torch.get_num_threads())
+""")
+    assert result.stdout == '1\n', result.stderr

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 
 from dual_loop.checkpoints.files import read_trained
@@ -57,7 +57,8 @@ class TeacherEMAHook(Hook):
         if runner.message_hub.get_info('stepped'):
             self.ema.update(masters.items())
             self._write_teacher(runner)
-        runner.message_hub.update_scalar('train/teacher_distance', self.ema.distance(masters.items()))
+        if any(self.every_n_train_iters(runner, interval) for interval in self._log_intervals(runner)):
+            runner.message_hub.update_scalar('train/teacher_distance', self.ema.distance(masters.items()))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         state = self.ema.state_dict()
@@ -65,6 +66,11 @@ class TeacherEMAHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._restored = checkpoint.get('ema')
+
+    @staticmethod
+    def _log_intervals(runner) -> list[int]:
+        """Of each hook that writes a log, the steps between two lines: the distance reads all weights."""
+        return [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
 
     def _write_teacher(self, runner) -> None:
         teacher = unwrapped(runner.model).teacher

@@ -13,11 +13,12 @@ class ProgressLine(LogProcessor):
     """Losses of the loops, the cosine of their gradients, seconds per phase and the time left; validation figures.
 
     Args:
-        window_size: steps that each shown value is the mean of; set it to the logging interval.
+        window_size: steps that each shown value is the mean of, but for the learning rate and ``teacher_distance``,
+            which are those of the step; set it to the logging interval.
     """
 
     def __init__(self, window_size: int = 10):
-        super().__init__(window_size=window_size, by_epoch=False, mean_pattern=r'^(?!.*lr$).*')
+        super().__init__(window_size=window_size, by_epoch=False, mean_pattern=r'^(?!.*lr$|.*teacher_distance$).*')
 
     def get_log_after_iter(self, runner, batch_idx: int, mode: str) -> tuple[dict, str]:
         tag, line = super().get_log_after_iter(runner, batch_idx, mode)
