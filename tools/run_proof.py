@@ -23,7 +23,7 @@ from dataclasses import replace
 from dual_loop.engine import compat
 from dual_loop.proof.plan import SPEED_STEPS, arms, stage
 from dual_loop.proof.results import read_results, seconds_of_arms
-from dual_loop.proof.running import Proof
+from dual_loop.proof.running import Proof, visible_gpus
 from dual_loop.proof.tables import table
 from dual_loop.stop import run_command
 from dual_loop_command.arguments import count
@@ -35,7 +35,8 @@ LEFT = 75  # EX_TEMPFAIL
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('stage', choices=('speed', 'recipe', 'arms', 'time', 'main', 'shares'))
-    parser.add_argument('--jobs', type=count, default=2, help='runs side by side (default: 2); 1 in the stage speed')
+    parser.add_argument('--jobs', type=count, default=2, help='runs side by side (default: 2), spread over '
+                        'the GPUs; in the stage speed one on each')
     parser.add_argument('--until', type=count, default=10**9, metavar='S', help='seconds until runs are suspended')
     parser.add_argument('--only', nargs='+', metavar='ARM', help='of the arms, these')
     parser.add_argument('--steps', type=count, metavar='N', help='of each run, in place of those of the stage')
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         sys.exit(f'run_proof.py: {error}')
     runs = [replace(run, steps=args.steps or run.steps) for run in runs if run.arm in (args.only or (run.arm, ))]
-    jobs = 1 if args.stage == 'speed' else args.jobs
+    jobs = max(1, len(visible_gpus())) if args.stage == 'speed' else args.jobs
     proof = Proof(ROOT, args.work_dir.resolve(), args.results.resolve())
     left, failed = proof.go(runs, jobs, args.until)
     print(table(json.loads(proof.result(run).read_text()) for run in runs if proof.result(run).exists()))

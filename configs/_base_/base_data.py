@@ -1,6 +1,6 @@
-# What the tiny base learns from: the captioned parts of two demo worlds that the dual loop never sees (other seeds). The
-# first teaches words and regions (configs/words_tiny.py), the second sentences (configs/sft_tiny.py): a tower that has
-# seen its 25 000 scenes thirty times names their regions without a fault, and others' not.
+# What the tiny base learns from: the captioned parts of two demo worlds that the dual loop never sees (other seeds).
+# The first teaches words and regions (configs/words_tiny.py), the second sentences (configs/sft_tiny.py): a tower that
+# has seen its scenes thirty times names their regions without a fault, and others' with.
 from mmengine.dataset import InfiniteSampler
 from xtuner.dataset import ConcatDataset
 

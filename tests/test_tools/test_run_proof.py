@@ -26,9 +26,11 @@ def test_some_arms_with_fewer_steps(tool, tmp_path):
     assert tool.asked == [([Run('both', 40), Run('supervised', 40)], 3)]
 
 
-def test_a_speed_is_measured_alone(tool, tmp_path):
+@pytest.mark.parametrize(('gpus', 'jobs'), [('', 1), ('0,1,2', 3)])
+def test_a_speed_is_measured_alone(tool, tmp_path, monkeypatch, gpus, jobs):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', gpus)
     tool.main(['speed', '--jobs', '8', '--results', str(tmp_path)])
-    assert tool.asked[0][1] == 1
+    assert tool.asked[0][1] == jobs
 
 
 def test_equal_time_goes_by_the_measured_speed(tool, tmp_path):

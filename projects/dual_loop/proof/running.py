@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from dual_loop.engine.resume import latest_checkpoint
 from llava_sam2.paths import write_whole
 
@@ -17,6 +19,13 @@ from .results import read_result
 
 #: Seconds between two looks at what runs, and that a run has to save its state when the time is over.
 LOOK, SAVING = 0.2, 60.0
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    if (named := os.environ.get('CUDA_VISIBLE_DEVICES')) is None:
+        return [*map(str, range(torch.cuda.device_count()))]
+    return [name for name in named.split(',') if name]
 
 
 class Proof:
@@ -31,6 +40,7 @@ class Proof:
     def __init__(self, root: Path, work_dir: Path, results: Path):
         self.root, self.work_dir, self.results = root, work_dir, results
         self._running: dict[Run, subprocess.Popen] = {}
+        self._gpus: dict[Run, str] = {}
 
     def result(self, run: Run) -> Path:
         """Where the result of a run is, or will be."""
@@ -41,7 +51,7 @@ class Proof:
 
         Args:
             runs: in this order; what has a result is left out.
-            jobs: processes side by side.
+            jobs: processes side by side, spread over the GPUs.
             seconds: after so many no run is started, and those that run save their state and end.
         """
         end, failed = time.monotonic() + seconds, 0
@@ -66,10 +76,13 @@ class Proof:
         command = [sys.executable, str(self.root / 'tools/train.py'), str(config), '--work-dir', str(work_dir)]
         with suppress(FileNotFoundError):  # then it begins
             command += ['--resume', str(latest_checkpoint(work_dir))]
+        env = os.environ | dict(OMP_NUM_THREADS='1')
+        if gpus := visible_gpus():
+            taken = [self._gpus[other] for other in self._running]
+            env['CUDA_VISIBLE_DEVICES'] = self._gpus[run] = min(gpus, key=taken.count)
         print(f'started   {run.name}', flush=True)
         with (self.work_dir / f'{run.name}.log').open('a') as log:
-            return subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log,
-                                    env=os.environ | dict(OMP_NUM_THREADS='1'))
+            return subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log, env=env)
 
     def _ended(self, run: Run) -> bool:
         """Whether a run that has ended did so with a result, which is written."""

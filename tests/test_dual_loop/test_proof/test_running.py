@@ -5,10 +5,10 @@ import json
 import pytest
 
 from dual_loop.proof.plan import Run
-from dual_loop.proof.running import Proof
+from dual_loop.proof.running import Proof, visible_gpus
 
 TRAIN = '''
-import argparse, json, pathlib, signal, sys, time
+import argparse, json, os, pathlib, signal, sys, time
 parser = argparse.ArgumentParser()
 for name in ('config', '--work-dir', '--resume'):
     parser.add_argument(name)
@@ -16,7 +16,7 @@ args = parser.parse_args()
 work_dir = pathlib.Path(args.work_dir)
 began = 0 if args.resume is None else int(pathlib.Path(args.resume).stem.removeprefix('iter_'))
 with open(work_dir.parent / 'calls', 'a') as calls:
-    print('start', work_dir.name, began, file=calls)
+    print('start', work_dir.name, began, os.environ.get('CUDA_VISIBLE_DEVICES'), file=calls)
 
 def save(*_):
     (work_dir / 'iter_1.pth').touch()
@@ -76,4 +76,12 @@ def test_what_is_suspended_goes_on_and_what_fails_is_named(proof, capsys):
     shown = capsys.readouterr().out
     assert f'suspended {runs[1].name}' in shown and 'no such luck' in shown and f'failed    {runs[0].name}' in shown
     assert proof.go(runs[1:], jobs=2, seconds=60) == (0, 0)
-    assert ['start', runs[1].name, '1'] in calls(proof)
+    assert ['start', runs[1].name, '1'] in [each[:3] for each in calls(proof)]
+
+
+def test_runs_are_spread_over_the_gpus(proof, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,5')
+    assert proof.go([Run(arm, 60) for arm in 'abcd'], jobs=4, seconds=60) == (0, 0)
+    assert sorted(each[3] for each in calls(proof) if each[0] == 'start') == ['3', '3', '5', '5']
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    assert visible_gpus() == []
