@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import dual_loop  # noqa: F401  (makes checkpoints readable with weights_only=True)
+from dual_loop.visualization.quantities import explain
 
 FEW_STEPS = ['train_cfg.max_steps=4', 'param_scheduler.1.end=4', 'param_scheduler.0.end=2',
              'param_scheduler.1.begin=2', 'train_cfg.preview_interval=2', 'default_hooks.logger.interval=2',
@@ -40,8 +41,19 @@ def test_writes_what_it_promises(main_job):
     pictures = [json.loads(line) for line in (work_dir / 'pictures/index.jsonl').read_text().splitlines()]
     assert {picture['step'] for picture in pictures} == {1, 2, 4}
     page = (work_dir / 'report.html').read_text()
-    assert all(picture['image'] in page for picture in pictures)
+    assert all(name in page for picture in pictures for _, name in picture['pictures'])
+    described = [picture for picture in pictures if len(picture['texts']) == 3]
+    assert described and all(any(changed for _, changed in picture['texts'][1][1]) for picture in described)
+    assert 'xtuner train' in page and str(work_dir) in page
     assert list(work_dir.glob('*/vis_data/events.out.tfevents.*'))
+
+
+def test_every_figure_of_the_log_is_explained(main_job):
+    work_dir, _ = main_job
+    [log] = work_dir.glob('*/vis_data/scalars.json')
+    names = {name for line in log.read_text().splitlines() for name in json.loads(line)} - {'step', 'iter'}
+    assert len(names) > 60
+    assert [name for name in names if not explain(name).meaning or 'figure of its own' in explain(name).meaning] == []
 
 
 def test_checkpoint_holds_trainables_and_their_average(main_job):

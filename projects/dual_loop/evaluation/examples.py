@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dual_loop.datasets import GroundedDataset, RefCOCODataset
-from dual_loop.visualization.outline import at_height, outlined
+from dual_loop.visualization.outline import at_height, outlined_at
 from dual_loop.visualization.palette import PREDICTED_COLOUR, PROMPT_COLOUR, TARGET_COLOUR, Colour
 
 from .captions import ReferredObjects
@@ -88,4 +88,4 @@ def _plain(title: str, image: torch.Tensor) -> tuple[str, Image.Image]:
 
 def _panel(title: str, image: torch.Tensor, mask: torch.Tensor | np.ndarray, colour: Colour
            ) -> tuple[str, Image.Image]:
-    return title, outlined(image, torch.as_tensor(mask), colour, HEIGHT)
+    return title, outlined_at(image, torch.as_tensor(mask), colour, HEIGHT)

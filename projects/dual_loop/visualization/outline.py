@@ -17,35 +17,50 @@ LARGEST, SMALLEST = 1600, 400
 _GAP, _LEGEND = 16, 28
 
 
-def beside_outlined(image: Tensor, outlines: Outlines) -> Image.Image:
-    """A picture as it is, and to its right, for each object, the same with its outline, above what its colour means.
+def outlined(image: Tensor, outlines: Outlines) -> tuple[Image.Image, Image.Image]:
+    """A picture as it is, and the same with objects outlined.
 
-    The line runs round the object, on pixels that are not its own; where the frame cuts the object there is none. Each
-    object has a picture of its own, since the line of one would lie on another.
+    The line runs round an object, on pixels that are not its own; where the frame cuts the object there is none. With
+    several objects the line of one may lie on another.
 
     Args:
         image: (3, H, W) uint8.
-        outlines: masks (H, W) bool, each with the colour of its line. Without any, there are two equal pictures.
+        outlines: masks (H, W) bool, each with the colour of its line. Without any, both pictures are equal.
+
+    Returns:
+        both at the size in which they are shown: not larger than ``LARGEST``, enlarged by a whole factor if small.
     """
     height, width = image.shape[1:]
     longer = max(height, width)
     factor = LARGEST / longer if longer > LARGEST else max(1, SMALLEST // longer)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    plain = shown(image, size)
-    pictures = [plain, *(_outlined(plain, *each) for each in outlines)] if outlines else [plain, plain]
+    plain = shown(image, (max(1, round(width * factor)), max(1, round(height * factor))))
+    drawn = plain
+    for each in outlines:
+        drawn = _outlined(drawn, *each)
+    return plain, drawn
+
+
+def beside_outlined(image: Tensor, outlines: Outlines) -> Image.Image:
+    """A picture as it is, and to its right, for each object, the same with its outline, above what its colour means.
+
+    Each object has a picture of its own, so that no line lies on another object. See :func:`outlined`.
+    """
+    plain = outlined(image, [])[0]
+    pictures = [plain, *(outlined(image, [each])[1] for each in outlines)] if outlines else [plain, plain]
+    width, height = plain.size
     known = {each.colour: each for each in outlines_of(colour for _, colour in outlines)}
-    sheet = Image.new('RGB', (len(pictures) * (size[0] + _GAP) - _GAP, size[1] + _LEGEND * bool(known)), PAPER)
+    sheet = Image.new('RGB', (len(pictures) * (width + _GAP) - _GAP, height + _LEGEND * bool(known)), PAPER)
     for number, picture in enumerate(pictures):
-        left, middle = number * (size[0] + _GAP), size[1] + _LEGEND // 2 + 1
+        left, middle = number * (width + _GAP), height + _LEGEND // 2 + 1
         sheet.paste(picture, (left, 0))
-        if number and number <= len(outlines) and (meaning := known.get(outlines[number - 1][1])):
+        if number and outlines and (meaning := known.get(outlines[number - 1][1])):
             draw = ImageDraw.Draw(sheet)
             draw.rounded_rectangle((left, middle - 5, left + 10, middle + 5), radius=3, fill=meaning.colour)
             draw.text((left + 16, middle), meaning.meaning, fill=FAINT_INK, font=text_font(13), anchor='lm')
     return sheet
 
 
-def outlined(image: Tensor, mask: Tensor, colour: Colour, height: int) -> Image.Image:
+def outlined_at(image: Tensor, mask: Tensor, colour: Colour, height: int) -> Image.Image:
     """A picture of this height with an object outlined.
 
     Args:

@@ -173,7 +173,8 @@ def _gallery(panels: Sequence[ReportPanel], folder: Path) -> Iterator[str]:
 
 
 def _figure(panel: ReportPanel, folder: Path) -> str:
-    chips = [f'IoU {panel.iou:.2f}'] * (panel.iou is not None) + list(filter(None, (panel.source, panel.sample_id)))
+    chips = [] if panel.iou is None else [f'IoU {panel.iou:.2f}']
+    chips += filter(None, (panel.source, panel.sample_id))
     labels = ''.join(f'<span class="chip">{breakable(chip)}</span>' for chip in chips)
     shown = [(label, each if isinstance(each, Image.Image) else address(each, folder))
              for label, each in panel.pictures]

@@ -77,7 +77,7 @@ def read_runs(folders: Sequence[Path], notes: list[str]) -> list[Run]:
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Setting -> its value in each run that has a config, of those that are not the same; '—' where it is not set."""
     known = [run.settings for run in runs if run.settings]
-    keys = dict.fromkeys(key for settings in known for key in settings)
+    keys = sorted({key for settings in known for key in settings})
     values = {key: [settings.get(key, '—') for settings in known] for key in keys
               if key.split('.')[0] not in _BY_THE_WAY}
     return {key: each for key, each in values.items() if len(set(each)) > 1}

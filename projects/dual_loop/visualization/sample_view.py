@@ -12,7 +12,7 @@ from dual_loop.datasets import collate_samples
 from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD
 
 from .lettering import text_font, wrap
-from .outline import at_height, outlined
+from .outline import at_height, outlined_at
 from .palette import CHIPS, FAINT_INK, INK, PAPER, PROMPT_COLOUR, TARGET_COLOUR, outlines_of
 from .token_view import Chip, SequenceBuilder, TokenView
 
@@ -72,12 +72,12 @@ def _panels(loader: str, data: Mapping[str, Any], row: int, height: int) -> list
     panels = [
         (f'{name}, {size} px', at_height(vision_image(data['pixel_values'][first]), height)),
         (f'region {int(cells.sum())} of {cells.numel()}',
-         outlined(vision_image(data['pixel_values'][first]), cells, PROMPT_COLOUR, height)),
-        (f'{name}, {grounding_size} px, mask', outlined(pixels[first], data['masks1'][row], PROMPT_COLOUR, height)),
+         outlined_at(vision_image(data['pixel_values'][first]), cells, PROMPT_COLOUR, height)),
+        (f'{name}, {grounding_size} px, mask', outlined_at(pixels[first], data['masks1'][row], PROMPT_COLOUR, height)),
     ]
     if second != first:
         panels += [(f'image 2, {grounding_size} px', at_height(pixels[second], height)),
-                   ('image 2, mask to find', outlined(pixels[second], data['masks2'][row], TARGET_COLOUR, height))]
+                   ('image 2, mask to find', outlined_at(pixels[second], data['masks2'][row], TARGET_COLOUR, height))]
     return panels
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dual_loop.visualization.outline import LARGEST, beside_outlined, outlined
+from dual_loop.visualization.outline import LARGEST, beside_outlined, outlined_at
 from dual_loop.visualization.palette import OUTLINES, PREDICTED_COLOUR, PROMPT_COLOUR
 
 
@@ -54,7 +54,7 @@ def test_the_objects_own_pixels_stay_whatever_the_sizes(size):
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[20:40, 0:30] = mask[30:34, 30:50] = mask[50, 50] = True
     mask[25:28, 10:14] = False  # a hole
-    drawn = np.asarray(outlined(image, mask, PROMPT_COLOUR, 256))
+    drawn = np.asarray(outlined_at(image, mask, PROMPT_COLOUR, 256))
     way = Image.Resampling.NEAREST if size * 3 <= 256 else Image.Resampling.LANCZOS
     plain = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((256, 256), way))
     inside = F.interpolate(mask[None, None].float(), scale_factor=4, mode='nearest')[0, 0].bool().numpy()

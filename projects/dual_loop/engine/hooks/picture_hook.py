@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dual_loop.engine.unwrapped import unwrapped
 from dual_loop.visualization.marked_text import marked
-from dual_loop.visualization.outline import at_height, outlined
+from dual_loop.visualization.outline import at_height, outlined_at
 from dual_loop.visualization.palette import PREDICTED_COLOUR, PROMPT_COLOUR, TARGET_COLOUR
 from dual_loop.visualization.report import ReportPanel
 from llava_sam2.paths import write_whole
@@ -87,11 +87,11 @@ def _pictures(data: Mapping[str, Any], row: int, predicted: Tensor) -> Iterator[
     image1, image2 = (data['g_pixel_values'][image].cpu() for image in (first, second))
     pair = second != first
     yield 'image1', 'Image 1' if pair else 'Image', at_height(image1, HEIGHT)
-    yield 'region', 'Region that is described', outlined(image1, data['masks1'][row], PROMPT_COLOUR, HEIGHT)
+    yield 'region', 'Region that is described', outlined_at(image1, data['masks1'][row], PROMPT_COLOUR, HEIGHT)
     if pair:
         yield 'image2', 'Image 2', at_height(image2, HEIGHT)
-    yield 'found', 'Found', outlined(image2, predicted, PREDICTED_COLOUR, HEIGHT)
-    yield 'true', 'To find', outlined(image2, data['masks2'][row], TARGET_COLOUR, HEIGHT)
+    yield 'found', 'Found', outlined_at(image2, predicted, PREDICTED_COLOUR, HEIGHT)
+    yield 'true', 'To find', outlined_at(image2, data['masks2'][row], TARGET_COLOUR, HEIGHT)
 
 
 def _texts(model, written: Mapping[str, Sequence[int]] | None, caption: str) -> list[tuple[str, list]]:
