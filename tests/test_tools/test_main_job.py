@@ -71,6 +71,18 @@ def test_checkpoint_holds_trainables_and_their_average(main_job):
     assert any(not torch.equal(averages[name], checkpoint['state_dict'][name]) for name in moved)
 
 
+def test_the_report_and_the_page_of_an_evaluation_link_each_other(main_job, checkout, tmp_path):
+    work_dir = shutil.copytree(main_job[0], tmp_path / 'work')
+    done = subprocess.run(
+        [sys.executable, checkout / 'tools/eval_refcoco.py', 'refcoco', checkout / 'configs/dual_loop_tiny.py',
+         work_dir / 'iter_4.pth', '--data-root', checkout / 'data/demo_held_out/ref_seg', '--max_samples', '2',
+         '--examples', '1', '--num-workers', '0', '--out', tmp_path / 'eval' / 'mine.json'],
+        capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'href="../work/report.html"' in (tmp_path / 'eval/mine.html').read_text()
+    assert 'href="../eval/mine.html"' in (work_dir / 'report.html').read_text()
+
+
 def test_export_loads_again(main_job, checkout, tmp_path):
     work_dir, _ = main_job
     out = tmp_path / 'exported'

@@ -30,7 +30,7 @@ a { color: var(--accent); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; margin: 0;
   min-width: 0; }
 .name { color: var(--faint); font-size: 13px; }
-.grid > .card > .name { color: var(--ink); font-weight: 600; }
+.grid > .card > .name:first-child { color: var(--ink); font-weight: 600; }
 .about { color: var(--faint); font-size: 13px; line-height: 1.4; margin: 2px 0 0; }
 .big { font-size: 24px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .big span, .figures span { color: var(--faint); font-weight: 400; }

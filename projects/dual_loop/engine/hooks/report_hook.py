@@ -40,13 +40,14 @@ class ReportHook(Hook):
     def __init__(self):
         self._facts: dict[str, Any] = {}
         self._has_curves = False
+        self._config = ''
 
     def before_train(self, runner) -> None:
         # Every start logs to a folder of its own. The list of them travels with the checkpoint, so that a resumed run
         # knows its own folders among those of other runs in the work_dir, and the steps that it took back.
         earlier = runner.message_hub.runtime_info.get('log_folders', [])
         runner.message_hub.update_info('log_folders', [*earlier, [Path(runner.log_dir).name, runner.iter]])
-        self._has_curves = False
+        self._has_curves, self._config = False, ''
         self._note_start(runner)
 
     @master_only
@@ -68,7 +69,8 @@ class ReportHook(Hook):
     @master_only
     def after_train(self, runner) -> None:
         report = self.renew(runner, runner.iter)
-        print_table([row for row in summarise_scalars(self._records(runner))
+        records = read_steps(runner.work_dir, runner.message_hub.get_info('log_folders'))
+        print_table([row for row in summarise_scalars(above_floor(records, _floor(runner)))
                      if row.name.startswith((*_prefixes(runner), 'cosine'))] + list(report.highlights),
                     title='mean of the first and of the last tenth of the steps; held-out masks and descriptions '
                           'before and after')
@@ -77,30 +79,30 @@ class ReportHook(Hook):
     def renew(self, runner, step: int) -> Report:
         """Write the page as of a step, and say what stands on it."""
         self._facts = write_facts(Path(runner.log_dir), self._facts)
-        series = collect_series(self._records(runner))
+        self._config = self._config or runner.cfg.pretty_text  # takes a second or so
+        starts = starts_of(runner.work_dir, runner.message_hub.get_info('log_folders'))
+        series = collect_series(above_floor(joined(starts), _floor(runner)))
         self._has_curves = bool(series)
         losses = {}
         for loop in getattr(unwrapped(runner.model), 'loops', {}).values():
             parts = tuple(f'{loop.name}/{name}' for name in ('loss', *loop.losses))
             losses[loop.title] = [name for part in parts for name in series
                                   if name == part or name.startswith(f'{part} above its floor')]
-        starts = starts_of(runner.work_dir, runner.message_hub.get_info('log_folders'))
         facts = shown_facts(starts)
         spent = duration(sum(start.facts.get('seconds', 0) for start in starts))
         report = Report(
             title=runner.experiment_name, scalars=series, losses=losses, panels=read_pictures(runner.work_dir),
-            highlights=highlights(runner.message_hub), facts=facts, config=runner.cfg.pretty_text,
+            highlights=highlights(runner.message_hub), facts=facts, config=self._config,
             status=f'Step {step} of {runner.max_iters} · {self._facts["card"]} · {spent} · as of '
                    f'{time.strftime("%Y-%m-%d %H:%M:%S")}',
         )
         write_report(Path(runner.work_dir) / 'report.html', report)
         return report
 
-    @staticmethod
-    def _records(runner) -> list[dict]:
-        model = unwrapped(runner.model)
-        return above_floor(read_steps(runner.work_dir, runner.message_hub.get_info('log_folders')),
-                           getattr(model, 'base', model).text_rows.answer_floor())
+
+def _floor(runner) -> float:
+    model = unwrapped(runner.model)
+    return getattr(model, 'base', model).text_rows.answer_floor()
 
 
 def _prefixes(runner) -> tuple[str, ...]:
