@@ -19,8 +19,8 @@ A mask is a picture of the photo's size that is black outside of the region. A b
 mask decoder's own answer to it; assets/tiny, whose decoder has never been asked so, takes the box itself, and for a
 point a disc with a radius of an eighth of the shorter side. The JSON says which.
 
-Writes the photo as it is beside the photo with the region outlined (orange) and, with --cycle, what is found again by
-the description (blue), and a JSON file with the description and the masks (COCO run lengths).
+Writes the photo as it is beside the photo with the region outlined (orange) and, with --cycle, one with what is found
+again by the description (blue), and a JSON file with the description and the masks (COCO run lengths).
 """
 _NUMBER = r'\d+(?:\.\d*)?|\.\d+'
 

@@ -24,6 +24,7 @@ from dual_loop_command import (  # noqa: E402
     evaluate,
     export,
     init,
+    report,
     segment,
     train,
 )
@@ -31,7 +32,7 @@ from dual_loop_command.command import Command, Parser, run_process  # noqa: E402
 
 COMMANDS: tuple[Command, ...] = (
     segment.COMMAND, describe.COMMAND, train.COMMAND, estimate.COMMAND, evaluate.COMMAND, export.COMMAND,
-    compare.COMMAND, check.COMMAND, init.COMMAND, browse.COMMAND, demo_data.COMMAND, env.COMMAND)
+    report.COMMAND, compare.COMMAND, check.COMMAND, init.COMMAND, browse.COMMAND, demo_data.COMMAND, env.COMMAND)
 
 
 def parser() -> ArgumentParser:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 
 from dual_loop.datasets.images import read_image
 from dual_loop.visualization.outline import beside_outlined
-from dual_loop.visualization.overlay import PREDICTED_COLOUR, PROMPT_COLOUR
+from dual_loop.visualization.palette import PREDICTED_COLOUR, PROMPT_COLOUR
 from llava_sam2.download import download_command
 from llava_sam2.paths import CHECKOUT, writing
 
