@@ -12,14 +12,18 @@ LARGEST, SMALLEST = 1600, 400
 _PAPER, _GAP = (255, 255, 255), 16
 
 
-def beside_outlined(image: Tensor, outlines: Sequence[tuple[Tensor, tuple[int, int, int]]]) -> Image.Image:
-    """A picture as it is, and to its right the same with objects outlined.
+def outlined(image: Tensor, outlines: Sequence[tuple[Tensor, tuple[int, int, int]]]
+             ) -> tuple[Image.Image, Image.Image]:
+    """A picture as it is, and the same with objects outlined.
 
     The lines run round the objects, on pixels that are not theirs; where the frame cuts an object there is none.
 
     Args:
         image: (3, H, W) uint8.
         outlines: masks (H, W) bool, each with the colour of its line. Without any, both pictures are equal.
+
+    Returns:
+        both at the size in which they are shown: not larger than ``LARGEST``, enlarged by a whole factor if small.
     """
     height, width = image.shape[1:]
     longer = max(height, width)
@@ -36,9 +40,15 @@ def beside_outlined(image: Tensor, outlines: Sequence[tuple[Tensor, tuple[int, i
         touched = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8).view(size[1], size[0]) > 0
         for paint, width_of_line in ((_PAPER, line + 1), (colour, line)):
             drawn.paste(paint, mask=_ring(touched, width_of_line))
-    sheet = Image.new('RGB', (2 * size[0] + _GAP, size[1]), _PAPER)
+    return plain, drawn
+
+
+def beside_outlined(image: Tensor, outlines: Sequence[tuple[Tensor, tuple[int, int, int]]]) -> Image.Image:
+    """The two pictures of ``outlined`` side by side, the untouched one on the left."""
+    plain, drawn = outlined(image, outlines)
+    sheet = Image.new('RGB', (2 * plain.width + _GAP, plain.height), _PAPER)
     sheet.paste(plain, (0, 0))
-    sheet.paste(drawn, (size[0] + _GAP, 0))
+    sheet.paste(drawn, (plain.width + _GAP, 0))
     return sheet
 
 
