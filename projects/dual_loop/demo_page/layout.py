@@ -82,7 +82,7 @@ class _Page:
     def _add_picture(self) -> None:
         self.picture = _image('Picture', 'picture', self._start[0].shown(marked=False))
         self.hint = gr.HTML(HINTS[FIND], elem_id='hint', container=False)
-        with gr.Row(visible=HIDDEN, elem_id='marking') as self.marking:
+        with gr.Row(visible=False, elem_id='marking') as self.marking:
             self.kind = gr.Radio(KINDS, value='point', label='Mark by', elem_id='kind', scale=5)
             self.clear = gr.Button('Clear', size='sm', elem_id='clear', scale=1, min_width=80)
         self.note = gr.HTML('', elem_id='note', container=False, visible=HIDDEN)
@@ -195,7 +195,7 @@ class _Page:
 
     def _turn_to(self, name: str, canvas: Canvas | None) -> list:
         canvas = canvas or self._start[0]
-        return [name, canvas.shown(name != FIND), HINTS[name], gr.Row(visible=name != FIND or HIDDEN)]
+        return [name, canvas.shown(name != FIND), HINTS[name], gr.Row(visible=name != FIND)]
 
     def _find(self, canvas: Canvas | None, phrase: str) -> list:
         return _shown(FOUND, *_tried(lambda: self.questions.find(canvas or self._start[0], phrase)))
@@ -231,8 +231,8 @@ def _image(label: str, name: str, value: Any, **more: Any) -> gr.Image:
 
 def _answer(name: str, pictures: int = 0) -> list:
     """Where a reply is shown: its words, and pictures, each with what stands below it."""
-    with gr.Column(visible=HIDDEN, elem_id=name, elem_classes='answer') as column:
-        result = [column, gr.HTML('', elem_id=f'{name}-words', container=False)]
+    with gr.Column(elem_id=name, elem_classes='answer'):
+        result = [gr.HTML('', elem_id=f'{name}-words', container=False)]
         with gr.Row():
             for number in range(pictures):
                 with gr.Column(min_width=140):
@@ -244,15 +244,14 @@ def _answer(name: str, pictures: int = 0) -> list:
 def _shown(pictures: int, reply: Reply | None, said: str = '', legend: str = '') -> list:
     """Values of what ``_answer`` gave, for a reply or for why there is none; of neither, nothing is shown."""
     if reply is None:
-        below = [gr.Image(None, visible=HIDDEN), ''] * pictures
-        return [gr.Column(visible=bool(said) or HIDDEN), _trouble(said), *below]
+        return [_trouble(said), *[gr.Image(None, visible=HIDDEN), ''] * pictures]
     words = f'<p class="headline">{escape(reply.headline)}</p>'
     words += ''.join(f'<p>{escape(each)}</p>' for each in reply.details)
     below = []
     for picture, caption in reply.pictures:
         below += [gr.Image(picture, visible=True), f'<p>{escape(caption)}</p>']
     below += [gr.Image(None, visible=HIDDEN), ''] * (pictures - len(reply.pictures))
-    return [gr.Column(visible=True), words + (legend if reply.pictures else ''), *below]
+    return [words + (legend if reply.pictures else ''), *below]
 
 
 def _tried(act: Callable[[], Any]) -> tuple[Any, str]:

@@ -21,6 +21,11 @@ PATIENCE = 60_000  # milliseconds, for a machine that is busy
 LAYOUTS = dict(light=dict(viewport=dict(width=1280, height=900)),
                dark=dict(viewport=dict(width=1280, height=900), color_scheme='dark'),
                phone=dict(viewport=dict(width=390, height=844), has_touch=True, is_mobile=True))
+#: What is seen of the page and ends to the right of its window.
+BEYOND = """width => [...document.querySelectorAll('gradio-app *')].filter(each => {
+    const box = each.getBoundingClientRect();
+    return each.checkVisibility() && box.width && box.right > width + 1;
+}).map(each => each.outerHTML)"""
 
 
 @pytest.fixture(scope='module')
@@ -112,18 +117,22 @@ def test_all_three_tabs(visit, layout):
     page = visit(**LAYOUTS[layout])
 
     def fits():
-        widths = page.evaluate('[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]')
-        assert max(widths[:2]) <= page.viewport_size['width'] == widths[2], 'no scrolling to the side'
+        width = page.viewport_size['width']
+        assert page.evaluate('[document.documentElement.scrollWidth, innerWidth]') == [width, width], 'no scrolling'
+        assert page.evaluate(BEYOND, width) == [], 'nothing is cut off'
 
     fits()
     background = page.evaluate('getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).map(Number)')
     assert (sum(background[:3]) < 200) == (layout == 'dark')
+    marking = page.locator('#marking')
+    sync_api.expect(marking).to_be_hidden()
     page.locator('#find').click()
     shows(page, 'found', 'Found: 48')
     shows(page, 'found-below1', 'the cyan cross')
     page.locator('#found-picture1 img').wait_for()
     fits()
     open_tab(page, 'Describe')
+    sync_api.expect(marking).to_be_visible(timeout=PATIENCE)
     page.locator('#describe').click()
     shows(page, 'described', 'A large plain cyan cross.')
     shows(page, 'described', "the object's own mask")
@@ -152,6 +161,11 @@ def test_another_example_and_other_words(visit):
     open_tab(page, 'The loop')
     page.locator('#go').click()
     shows(page, 'went-below2', 'Second picture: found again')
+    before = page.locator('#picture img').get_attribute('src')
+    page.locator('#examples button').nth(0).click()  # answers about another picture are gone
+    changes(page, 'picture', before)
+    sync_api.expect(page.locator('#went')).to_have_text('', timeout=PATIENCE)
+    sync_api.expect(page.locator('#went-picture2 img')).to_be_hidden()
 
 
 def test_regions_by_clicks(visit):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from dual_loop.demo_page.canvas import Canvas
 from dual_loop.demo_page.questions import MAX_PIXELS, Questions
 from dual_loop.demo_page.scenes import EXAMPLES
+from dual_loop.evaluation.photograph import Photograph
 from dual_loop.refusals import refusal
 from dual_loop_command import describe, segment
 
@@ -135,8 +137,23 @@ def test_files_that_are_refused(questions, tmp_path):
         assert 'huge.png has more than 50 million pixels' in said(lambda: questions.open(tmp_path / 'huge.png'))
 
 
-def test_several_users_at_once(questions, posed):
-    """Answers do not mix: each is what the same question gets alone."""
+def test_several_users_at_once(questions, posed, monkeypatch):
+    """The model is asked by one at a time, and each answer is what the same question gets alone."""
+    inside, most = [], []
+
+    def counted(ask):
+        def counting(*arguments, **options):
+            inside.append(None)
+            most.append(len(inside))
+            time.sleep(0.01)  # for the others to come in
+            answer = ask(*arguments, **options)
+            inside.pop()
+            return answer
+
+        return counting
+
+    for name in ('segment', 'describe'):
+        monkeypatch.setattr(Photograph, name, counted(getattr(Photograph, name)))
     asked = [(canvas, phrase) for (canvas, _), (_, _, phrase) in zip(posed, EXAMPLES)]
     alone = [(questions.find(canvas, phrase).headline, questions.describe(canvas).headline) for canvas, phrase in asked]
     together: list = [None] * len(asked)
@@ -150,4 +167,4 @@ def test_several_users_at_once(questions, posed):
         thread.start()
     for thread in threads:
         thread.join()
-    assert together == alone
+    assert together == alone and max(most) == 1
