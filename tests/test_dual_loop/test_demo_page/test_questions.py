@@ -41,7 +41,7 @@ def test_words_find_what_the_command_finds(questions, scene, tmp_path, capsys):
     assert notes['answer'] in reply.details[0] and len(reply.details) == 1
     (picture, below), = reply.pictures
     with Image.open('work_dirs/try/scene_segment.png') as sheet:
-        assert (np.asarray(picture) == np.asarray(sheet)[:, -picture.width:]).all()
+        assert (np.asarray(picture) == np.asarray(sheet)[:picture.height, -picture.width:]).all()
     assert below == phrase
 
 
