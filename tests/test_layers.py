@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 # From the top; what stands in one line is side by side and does not import each other.
-DUAL_LOOP = [['registered'], ['estimate'], ['benchmark', 'proof'], ['engine'], ['evaluation'],
+DUAL_LOOP = [['registered'], ['estimate'], ['benchmark', 'proof'], ['engine', 'demo_page'], ['evaluation'],
              ['visualization', 'checkpoints'], ['models', 'datasets', 'demo']]
 LLAVA_SAM2 = [['model'], ['batches', 'compiled_layers', 'dropout', 'initialisation', 'losses', 'precision', 'text_rows',
                           'trainable'], ['weights'],

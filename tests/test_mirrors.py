@@ -22,6 +22,7 @@ COVERED_BY = {
     'projects/dual_loop/demo/scene.py': 'tests/test_dual_loop/test_demo/test_rendering.py',
     'projects/dual_loop/demo/shapes.py': 'tests/test_dual_loop/test_demo/test_rendering.py',
     'projects/dual_loop/demo/world.py': 'tests/test_dual_loop/test_demo/test_rendering.py',
+    'projects/dual_loop/demo_page/layout.py': 'tests/test_dual_loop/test_demo_page/test_in_a_browser.py',
     'projects/dual_loop/engine/hooks/checkpoint_hook.py': 'tests/test_dual_loop/test_engine/test_resumed_runs.py',
     'projects/dual_loop/engine/start.py': 'tests/test_tools/test_train_cli.py',
     'projects/dual_loop/engine/stopwatch.py': 'tests/test_dual_loop/test_engine/test_loop.py',

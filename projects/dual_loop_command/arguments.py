@@ -40,11 +40,16 @@ def add_options(parser: ArgumentParser, example: str = 'model.tau=0.5') -> None:
 
 
 def add_answering_model(parser: ArgumentParser) -> None:
-    """The model that is asked about one picture."""
+    """The model that is asked about one picture, and where the answer goes."""
+    add_model(parser)
+    parser.add_argument('--out', type=Path, metavar='PNG', help='picture to write, with the JSON beside it (default: '
+                        'work_dirs/try/<name of photo>_<command>.png)')
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """The model that is asked about pictures."""
     parser.add_argument('--model', type=Path, metavar='FOLDER',
                         help='an exported or released model (default: assets/tiny, which knows coloured shapes only)')
     parser.add_argument('--dtype', choices=DTYPES, help='of the weights (default: what the model states)')
     parser.add_argument('--max-new-tokens', type=count, default=256, metavar='N',
                         help='of an answer (default: %(default)s)')
-    parser.add_argument('--out', type=Path, metavar='PNG', help='picture to write, with the JSON beside it (default: '
-                        'work_dirs/try/<name of photo>_<command>.png)')

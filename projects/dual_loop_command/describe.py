@@ -19,8 +19,8 @@ A mask is a picture of the photo's size that is black outside of the region. A b
 mask decoder's own answer to it; assets/tiny, whose decoder has never been asked so, takes the box itself, and for a
 point a disc with a radius of an eighth of the shorter side. The JSON says which.
 
-Writes the photo as it is beside the photo with the region outlined (orange) and, with --cycle, what is found again by
-the description (blue), and a JSON file with the description and the masks (COCO run lengths).
+Writes the photo as it is beside the photo with the region outlined (orange) and, with --cycle, one with what is found
+again by the description (blue), and a JSON file with the description and the masks (COCO run lengths).
 """
 _NUMBER = r'\d+(?:\.\d*)?|\.\d+'
 
@@ -55,7 +55,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def act(args: Namespace) -> int:
-    from dual_loop.evaluation.photograph import Photograph, check_out, write_answer
+    from dual_loop.evaluation.photograph import (
+        Photograph,
+        answering_model,
+        check_out,
+        read_photo,
+        write_answer,
+    )
     from dual_loop.evaluation.prompted import boxed_region, masked_region, pointed_region
 
     def region_of(loaded, picture):
@@ -66,9 +72,10 @@ def act(args: Namespace) -> int:
         return pointed_region(loaded.network, picture, args.point)
 
     out = check_out(args.out, 'describe', args.photo, args.mask)
-    photograph = Photograph(args.photo, args.model, args.dtype, args.max_new_tokens)
-    notes, picture = photograph.describe(region_of, args.cycle)
-    beside = write_answer(out, picture, notes)
+    photograph = Photograph(args.photo.name, read_photo(args.photo), answering_model(args.model, args.dtype),
+                            args.max_new_tokens)
+    answer = photograph.describe(region_of, args.cycle)
+    notes, beside = answer.notes, write_answer(out, photograph.sheet(answer), answer.notes)
     print(notes['text'])
     print(f'region: {notes["region"]["rule"]}, {found(notes["region"], notes)}')
     if args.cycle:

@@ -2,6 +2,7 @@
 
     dual-loop segment photo.jpg "the red ring"        what a model finds by your words
     dual-loop describe photo.jpg --box 40,30,120,90   what it says about a region
+    dual-loop demo                                    both in a browser
     dual-loop train configs/dual_loop_tiny.py         train; --help after a command shows its options and examples
 """
 import signal
@@ -17,6 +18,7 @@ from dual_loop_command import (  # noqa: E402
     browse,
     check,
     compare,
+    demo,
     demo_data,
     describe,
     env,
@@ -24,14 +26,15 @@ from dual_loop_command import (  # noqa: E402
     evaluate,
     export,
     init,
+    report,
     segment,
     train,
 )
 from dual_loop_command.command import Command, Parser, run_process  # noqa: E402
 
 COMMANDS: tuple[Command, ...] = (
-    segment.COMMAND, describe.COMMAND, train.COMMAND, estimate.COMMAND, evaluate.COMMAND, export.COMMAND,
-    compare.COMMAND, check.COMMAND, init.COMMAND, browse.COMMAND, demo_data.COMMAND, env.COMMAND)
+    segment.COMMAND, describe.COMMAND, demo.COMMAND, train.COMMAND, estimate.COMMAND, evaluate.COMMAND, export.COMMAND,
+    report.COMMAND, compare.COMMAND, check.COMMAND, init.COMMAND, browse.COMMAND, demo_data.COMMAND, env.COMMAND)
 
 
 def parser() -> ArgumentParser:

@@ -30,11 +30,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def act(args: Namespace) -> int:
-    from dual_loop.evaluation.photograph import Photograph, check_out, write_answer
+    from dual_loop.evaluation.photograph import (
+        Photograph,
+        answering_model,
+        check_out,
+        read_photo,
+        write_answer,
+    )
 
     out = check_out(args.out, 'segment', args.photo)
-    notes, picture = Photograph(args.photo, args.model, args.dtype, args.max_new_tokens).segment(args.text)
-    beside = write_answer(out, picture, notes)
+    photograph = Photograph(args.photo.name, read_photo(args.photo), answering_model(args.model, args.dtype),
+                            args.max_new_tokens)
+    answer = photograph.segment(args.text)
+    notes, beside = answer.notes, write_answer(out, photograph.sheet(answer), answer.notes)
     print(f'{args.text}: {found(notes["mask"], notes)}; answer: {notes["answer"]!r}')
     print(f'picture: {out}\nmask: {beside}')
     return 0

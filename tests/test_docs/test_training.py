@@ -1,11 +1,15 @@
 """The snippet of docs/training.md on stock samplers is a config whose loaders are built."""
 
 import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend, TensorboardVisBackend, WandbVisBackend
 
 pytest.importorskip('xtuner')
 
@@ -51,3 +55,19 @@ def test_the_option_of_the_page(checkout):
     cfg.train_dataloader.dataset = list(range(20))
     with pytest.raises(AttributeError, match='modality_length'):  # and no TypeError for shuffle=True
         build_dataloader(SimpleNamespace(seed=0, build_dataloader=Runner.build_dataloader), cfg.train_dataloader, 1)
+
+
+def test_the_logs_of_the_page(code_blocks, checkout, tmp_path):
+    """TensorBoard is on in the configs and installed; the line for Weights & Biases adds its backend to a config."""
+    blocks = code_blocks('training.md')['Watch it']
+    [line] = [text for language, text in blocks if language == 'python']
+    assert ('bash', 'tensorboard --logdir work_dirs\n') in blocks
+    program = Path(sys.executable).with_name('tensorboard')
+    assert program.is_file() or shutil.which('tensorboard')
+    shutil.copytree(checkout / 'configs', tmp_path / 'configs')
+    own = tmp_path / 'configs/own.py'
+    base = 'from mmengine.config import read_base\n\nwith read_base():\n    from .dual_loop_tiny import *\n\n'
+    own.write_text(base + line)
+    types = [backend['type'] for backend in Config.fromfile(own).visualizer.vis_backends]
+    assert [VISBACKENDS.get(each) if isinstance(each, str) else each for each in types] == [
+        LocalVisBackend, TensorboardVisBackend, WandbVisBackend]

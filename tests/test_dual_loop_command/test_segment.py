@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from dual_loop.visualization.overlay import PREDICTED_COLOUR
+from dual_loop.visualization.palette import PREDICTED_COLOUR
 from dual_loop_command.segment import COMMAND
 
 EXIF_ORIENTATION = 0x0112
@@ -47,6 +47,8 @@ def test_the_object_is_found_and_drawn(one_tiny, photo, tmp_path, capsys):
         drawn = np.asarray(sheet)
     factor = max(1, 400 // max(height, width))
     large = photo.pixels.repeat(factor, 0).repeat(factor, 1)
+    assert len(drawn) > len(large), 'what the colour means stands below'
+    drawn = drawn[:len(large)]
     assert (drawn[:, :width * factor] == large).all(), 'one picture is untouched'
     outlined, inside = drawn[:, -width * factor:], mask.repeat(factor, 0).repeat(factor, 1)
     assert (outlined[inside] == large[inside]).all(), 'the object keeps its colours'

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import dual_loop  # noqa: F401  (makes checkpoints readable with weights_only=True)
+from dual_loop.visualization.quantities import explain
 
 FEW_STEPS = ['train_cfg.max_steps=4', 'param_scheduler.1.end=4', 'param_scheduler.0.end=2',
              'param_scheduler.1.begin=2', 'train_cfg.preview_interval=2', 'default_hooks.logger.interval=2',
@@ -40,7 +41,10 @@ def test_writes_what_it_promises(main_job):
     pictures = [json.loads(line) for line in (work_dir / 'pictures/index.jsonl').read_text().splitlines()]
     assert {picture['step'] for picture in pictures} == {1, 2, 4}
     page = (work_dir / 'report.html').read_text()
-    assert all(picture['image'] in page for picture in pictures)
+    assert all(name in page for picture in pictures for _, name in picture['pictures'])
+    described = [picture for picture in pictures if len(picture['texts']) == 3]
+    assert described and all(any(changed for _, changed in picture['texts'][1][1]) for picture in described)
+    assert 'xtuner train' in page and str(work_dir) in page
     assert list(work_dir.glob('*/vis_data/events.out.tfevents.*'))
 
 
@@ -51,6 +55,14 @@ def test_the_first_step_comes_after_few_lines(main_job):
     kept, [config] = next(work_dir.glob('*/*.log')).read_text(), list(work_dir.glob('*/vis_data/config.py'))
     assert 'System environment' in kept and 'Hooks will be executed' in kept and 'param_scheduler = [' not in kept
     assert 'param_scheduler = [' in config.read_text() and config.parts[-3] in log
+
+
+def test_every_figure_of_the_log_is_explained(main_job):
+    work_dir, _ = main_job
+    [log] = work_dir.glob('*/vis_data/scalars.json')
+    names = {name for line in log.read_text().splitlines() for name in json.loads(line)} - {'step', 'iter'}
+    assert len(names) > 60
+    assert [name for name in names if not explain(name).meaning or 'figure of its own' in explain(name).meaning] == []
 
 
 def test_checkpoint_holds_trainables_and_their_average(main_job):
@@ -66,6 +78,18 @@ def test_checkpoint_holds_trainables_and_their_average(main_job):
     # The first update has decay 0.1, so the average follows closely but is not the student.
     averages = checkpoint['ema']['values']
     assert any(not torch.equal(averages[name], checkpoint['state_dict'][name]) for name in moved)
+
+
+def test_the_report_and_the_page_of_an_evaluation_link_each_other(main_job, checkout, tmp_path):
+    work_dir = shutil.copytree(main_job[0], tmp_path / 'work')
+    done = subprocess.run(
+        [sys.executable, checkout / 'tools/eval_refcoco.py', 'refcoco', checkout / 'configs/dual_loop_tiny.py',
+         work_dir / 'iter_4.pth', '--data-root', checkout / 'data/demo_held_out/ref_seg', '--max_samples', '2',
+         '--examples', '1', '--num-workers', '0', '--out', tmp_path / 'eval' / 'mine.json'],
+        capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'href="../work/report.html"' in (tmp_path / 'eval/mine.html').read_text()
+    assert 'href="../eval/mine.html"' in (work_dir / 'report.html').read_text()
 
 
 def test_export_loads_again(main_job, checkout, tmp_path):

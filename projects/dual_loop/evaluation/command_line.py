@@ -16,7 +16,8 @@ from dual_loop.datasets.from_config import build_dataset
 from dual_loop.demo import ensure_demo_data
 from dual_loop.refusals import complain, refusal
 from dual_loop.stop import Interrupted, interruptible
-from llava_sam2.paths import CHECKOUT
+from dual_loop.visualization.report import link_evaluation
+from llava_sam2.paths import CHECKOUT, CannotWrite
 from llava_sam2.portable.static_decoding import KeptDecoder
 
 from .loading import Loaded, load_model
@@ -97,8 +98,21 @@ def run(args: Namespace, evaluate: Callable[[Namespace, Loaded, RefCOCODataset, 
     print(f'{replaced} {out}')
     if args.examples and illustrate:
         examples = illustrate(loaded, dataset, results, args.examples)
-        print(f'pictures: {write_page(out.with_suffix(".html"), results, examples)}')
+        report = report_of(args.checkpoint)
+        page = write_page(out.with_suffix('.html'), results, examples, report)
+        print(f'pictures: {page}')
+        if report:
+            try:
+                link_evaluation(report, page, out.stem)
+            except CannotWrite as error:  # the results are there all the same
+                print(f'{args.caller}: note: {error}', file=sys.stderr)
     return 0
+
+
+def report_of(checkpoint: str | None) -> Path | None:
+    """The report of the run that a checkpoint is of, if it stands beside it."""
+    report = Path(checkpoint).absolute().parent / 'report.html' if checkpoint else None
+    return report if report and report.is_file() else None
 
 
 def check_out(out: Path) -> None:

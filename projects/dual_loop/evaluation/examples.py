@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from dual_loop.datasets import GroundedDataset, RefCOCODataset
-from dual_loop.visualization.overlay import PREDICTED_COLOUR, PROMPT_COLOUR, TARGET_COLOUR, draw_mask
+from dual_loop.visualization.outline import at_height, outlined_at
+from dual_loop.visualization.palette import PREDICTED_COLOUR, PROMPT_COLOUR, TARGET_COLOUR, Colour
 
 from .captions import ReferredObjects
 from .cycle_probe import Probe
@@ -33,8 +34,8 @@ def referring_examples(loaded: Loaded, dataset: RefCOCODataset, results: Mapping
         image = dataset.read_image(row)
         (said, ), = predictor.segment([predictor.prepare(image)], [[sample['text']]], results['max_new_tokens'],
                                       results['protocol'])
-        return [_panel('predicted', image, said.mask, PREDICTED_COLOUR),
-                _panel('true', image, dataset.read_mask(row, *image.shape[1:]), TARGET_COLOUR)]
+        return [_plain('picture', image), _panel('found', image, said.mask, PREDICTED_COLOUR),
+                _panel('to find', image, dataset.read_mask(row, *image.shape[1:]), TARGET_COLOUR)]
 
     return _examples(results, count, panels)
 
@@ -47,7 +48,7 @@ def caption_examples(loaded: Loaded, dataset: RefCOCODataset, results: Mapping[s
     def panels(sample: Mapping[str, Any]) -> Panels:
         image = objects.read_image(rows[sample['sample_id']])
         mask = objects.read_mask(rows[sample['sample_id']], *image.shape[1:])
-        return [_panel('region', image, mask, PROMPT_COLOUR)]
+        return [_plain('picture', image), _panel('region', image, mask, PROMPT_COLOUR)]
 
     return _examples(results, count, panels)
 
@@ -63,12 +64,13 @@ def cycle_examples(loaded: Loaded, sources: Mapping[str, GroundedDataset], resul
     def panels(sample: Mapping[str, Any]) -> Panels:
         source, row = probe.places[places[sample['sample_id']]]
         frames = list(probe.sources[source].frames(row))
-        drawn = [_panel('described', *frames[0], PROMPT_COLOUR)]
+        drawn = [_plain('picture', frames[0][0]), _panel('described', *frames[0], PROMPT_COLOUR)]
         for name, (image, mask) in zip(('same frame', 'paired frame'), frames):
             (said, ), = predictor.segment([predictor.prepare(image)], [[descriptions[sample['sample_id']]]],
                                           results['max_new_tokens'], results['protocol'])
+            drawn += [_plain('paired frame', image)] * (name == 'paired frame')
             drawn += [_panel(f'found in the {name}', image, said.mask, PREDICTED_COLOUR),
-                      _panel('true', image, mask, TARGET_COLOUR)]
+                      _panel('to find', image, mask, TARGET_COLOUR)]
         return drawn
 
     return _examples(results, count, panels)
@@ -80,6 +82,10 @@ def _examples(results: Mapping[str, Any], count: int, panels: Callable[[Mapping]
             for group, names in choose_examples(results['samples'], count).items() for name in names]
 
 
-def _panel(title: str, image: torch.Tensor, mask: torch.Tensor | np.ndarray, colour: tuple[int, int, int]
+def _plain(title: str, image: torch.Tensor) -> tuple[str, Image.Image]:
+    return title, at_height(image, HEIGHT)
+
+
+def _panel(title: str, image: torch.Tensor, mask: torch.Tensor | np.ndarray, colour: Colour
            ) -> tuple[str, Image.Image]:
-    return title, draw_mask(image, torch.as_tensor(mask), colour, HEIGHT)
+    return title, outlined_at(image, torch.as_tensor(mask), colour, HEIGHT)

@@ -1,20 +1,7 @@
 """Results of an evaluation on one HTML page: figures, settings, how the scores spread, and examples.
 
-Results hold no masks. A tool chooses examples from them, asks the model about these again and draws::
-
-    examples = []
-    for group, ids in choose_examples(results['samples'], count=8, seed=0).items():
-        for sample_id in ids:
-            row = rows[sample_id]  # of the data set
-            image = dataset.read_image(row)
-            prediction = predictor.segment([predictor.prepare(image)], [[dataset.index['caption'][row]]], ...)[0][0]
-            panels = [('predicted', draw_mask(image, prediction.mask, PREDICTED_COLOUR, HEIGHT)),
-                      ('true', draw_mask(image, target, TARGET_COLOUR, HEIGHT))]
-            examples.append(Example(sample_id, group, panels))
-    write_page('results.html', results, examples)
-
-``draw_mask`` and the colours are those of :mod:`dual_loop.visualization.overlay`. Sentence, answer and score stand in
-the results and need not be given. Alone in its batch, a mask may differ from the scored one at pixels on the threshold.
+Results hold no masks. :mod:`.examples` chooses examples from them, asks the model about these again and draws.
+Sentence, answer and score stand in the results and need not be given.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dual_loop.visualization import report, sample_page
+from dual_loop.visualization import html_page, sample_page
+from dual_loop.visualization.palette import legend
+from dual_loop.visualization.quantities import meaning
 
 from .bootstrap import fraction, resample
 from .results import ResultsError
@@ -37,10 +26,7 @@ GROUPS = dict(best='Best', worst='Worst', random='Random')
 HEIGHT = 256
 NUM_BARS, BAR, FLOOR = 20, 15, 102  # of the histogram; width of a bar and height of the highest in pixels
 STYLE = sample_page.STYLE + """
-.pictures { margin-bottom: 12px; } .caption { font-size: 17px; margin: 4px 0 6px; }
-.settings th, .settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.settings tr:first-child th { font-size: inherit; color: inherit; }
-svg .bar { fill: var(--accent); }
+.pictures { --tile: 256px; margin-bottom: 12px; } .caption { font-size: 17px; margin: 4px 0 6px; }
 """
 
 
@@ -76,13 +62,15 @@ def choose_examples(samples: Sequence[Mapping[str, Any]], count: int = 8, seed: 
     return chosen | dict(random=[name for name in ids if name not in taken][:count])
 
 
-def write_page(path: str | Path, results: Mapping[str, Any], examples: Sequence[Example] = ()) -> Path:
+def write_page(path: str | Path, results: Mapping[str, Any], examples: Sequence[Example] = (),
+               report: Path | None = None) -> Path:
     """Write the page, atomically; it needs no other file.
 
     Args:
         path: of the HTML file.
         results: of :func:`~dual_loop.evaluation.results.read_results`.
         examples: in the order in which a group shows them.
+        report: page of the run whose checkpoint was evaluated, to be linked.
 
     Returns:
         The path written.
@@ -92,8 +80,11 @@ def write_page(path: str | Path, results: Mapping[str, Any], examples: Sequence[
     """
     samples, metrics = results['samples'], results['metrics']
     title = f'{_data_name(results)} · {results["model"].get("name", results["task"])}'
-    body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(_subtitle(results))}</p>',
-            f'<div class="grid">{"".join(_tiles(results))}</div>']
+    path = Path(path)
+    body = [f'<h1>{html_page.breakable(title)}</h1>', f'<p>{escape(_subtitle(results))}</p>']
+    if report:
+        body.append(f'<p>Training: <a href="{html_page.address(report, path.parent)}">report of the run</a></p>')
+    body += [f'<div class="grid">{"".join(_tiles(results))}</div>']
     if any('/' in name for name in metrics):
         body += ['<h2>By condition</h2>', _conditions(metrics)]
     if samples:
@@ -106,11 +97,12 @@ def write_page(path: str | Path, results: Mapping[str, Any], examples: Sequence[
         if example.sample_id not in by_id or example.group not in GROUPS:
             raise ResultsError(f'example {example.sample_id!r} of group {example.group!r}: the results have no such '
                                f'sample, or the group is none of {", ".join(GROUPS)}')
+    body += [legend()] if examples else []
     for group, heading in GROUPS.items():
         cards = [_example(example, by_id[example.sample_id]) for example in examples if example.group == group]
         body += [f'<h2>{heading}</h2>', *cards] if cards else []
     body += ['<h2>Settings</h2>', _settings(results)]
-    return report.write_page(Path(path), title, body, STYLE)
+    return html_page.write_page(path, title, body, STYLE)
 
 
 def _has_captions(samples: Sequence[Mapping]) -> bool:
@@ -148,20 +140,21 @@ def _tiles(results: Mapping) -> Iterator[str]:
                 below = f'95 % interval {interval.low:.3f} to {interval.high:.3f}'
         except ResultsError:
             pass
-        yield (f'<div class="card"><div class="name">{escape(name)}</div><div class="big">{value:.4g}</div>'
-               f'<div class="name">{below}</div></div>')
+        yield (f'<div class="card"><div class="name">{html_page.breakable(name)}</div>'
+               f'<div class="big">{value:.4g}</div>'
+               f'<div class="name">{below}</div><p class="about">{escape(meaning(name))}</p></div>')
 
 
 def _conditions(metrics: Mapping[str, float]) -> str:
     """A row for each condition, a column for each metric."""
     split = {name: name.partition('/')[::2] for name in metrics if '/' in name}
     columns, rows = (list(dict.fromkeys(names)) for names in zip(*split.values()))
-    head = ''.join(f'<th>{escape(name)}</th>' for name in ('condition', *columns))
+    head = ''.join(f'<th>{html_page.breakable(name)}</th>' for name in ('condition', *columns))
     lines = []
     for row in rows:
         values = (metrics.get(f'{column}/{row}') for column in columns)
         cells = ''.join(f'<td>{"" if value is None else format(value, ".4g")}</td>' for value in values)
-        lines.append(f'<tr><th>{escape(row)}</th>{cells}</tr>')
+        lines.append(f'<tr><th>{html_page.breakable(row)}</th>{cells}</tr>')
     return f'<div class="card scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
@@ -196,8 +189,8 @@ def histogram(values: Sequence[float], top: float = 1.0, name: str = '') -> str:
 
 def _example(example: Example, samples: Sequence[Mapping]) -> str:
     said = ''.join(_said(sample, score) for sample, score in zip(samples, _scores(samples)))
-    return (f'<div class="card sample"><div class="name">{escape(example.sample_id)}</div>'
-            f'{sample_page.pictures(example.panels)}{said}</div>')
+    return (f'<div class="card sample"><div class="name">{html_page.breakable(example.sample_id)}</div>'
+            f'{html_page.pictures(example.panels)}{said}</div>')
 
 
 def _said(sample: Mapping, score: float) -> str:
@@ -222,5 +215,4 @@ def _settings(results: Mapping) -> str:
         if key not in ('metrics', 'samples', 'schema'):
             named = value.items() if isinstance(value, Mapping) else [('', value)]
             rows += [(f'{key} {name}'.strip().replace('_', ' '), entry) for name, entry in named if entry is not None]
-    lines = (f'<tr><th>{escape(name)}</th><td>{escape(str(entry))}</td></tr>' for name, entry in rows)
-    return f'<div class="card scroll settings"><table>{"".join(lines)}</table></div>'
+    return f'<div class="card">{html_page.facts((name, escape(str(entry))) for name, entry in rows)}</div>'

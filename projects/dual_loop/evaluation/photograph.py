@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pycocotools import mask as coco
 
 from dual_loop.datasets.images import read_image
 from dual_loop.visualization.outline import beside_outlined
-from dual_loop.visualization.overlay import PREDICTED_COLOUR, PROMPT_COLOUR
+from dual_loop.visualization.palette import PREDICTED_COLOUR, PROMPT_COLOUR
 from llava_sam2.download import download_command
 from llava_sam2.paths import CHECKOUT, writing
 
@@ -25,58 +26,89 @@ from .prompted import Region, no_picture
 TINY = CHECKOUT / 'assets/tiny'
 DEFAULT_OUT = Path('work_dirs/try')
 
+Outline = tuple[torch.Tensor, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says about a photograph.
+
+    Attributes:
+        notes: for a JSON file.
+        outlines: masks (H, W) bool, each with the colour of its line; none is empty.
+    """
+
+    notes: dict[str, Any]
+    outlines: list[Outline]
+
+
+def read_photo(path: Path) -> torch.Tensor:
+    """Pixels (3, H, W) uint8 of a picture in any format that PIL reads, turned the way its EXIF tag says.
+
+    Raises:
+        ValueError: the file is no picture, or missing.
+    """
+    try:
+        return read_image(path)
+    except ValueError as error:
+        raise no_picture(path, error) from error
+
+
+def answering_model(folder: Path | None = None, dtype: str | None = None) -> Loaded:
+    """An exported or released model, on the GPU if there is one.
+
+    Args:
+        folder: of the model; None is ``assets/tiny``.
+        dtype: of the weights; None for what the model states.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is no model.
+    """
+    if folder is not None and not folder.is_dir():
+        there = 'is a file' if folder.exists() else 'does not exist'
+        raise FileNotFoundError(f'--model {folder} {there}: give the folder of an exported model, or fetch a '
+                                f'released one: `{download_command(folder)}`')
+    return load_model(folder or TINY, dtype=dtype, device='cuda' if torch.cuda.is_available() else 'cpu')
+
 
 class Photograph:
     """A photograph and the model that is asked about it.
 
     Args:
-        path: of a picture in any format that PIL reads; it is turned the way its EXIF tag says.
-        model: folder of an exported or released model; None is ``assets/tiny``.
-        dtype: of the weights; None for what the model states.
+        name: stands in the answers.
+        image: (3, H, W) uint8, as ``read_photo`` gives it.
+        loaded: model of ``answering_model``.
         max_new_tokens: of an answer.
-
-    Raises:
-        ValueError: the file is no picture, or the folder no model.
-        FileNotFoundError: there is no such file or folder.
     """
 
-    def __init__(self, path: Path, model: Path | None = None, dtype: str | None = None, max_new_tokens: int = 256):
-        self.path = path
-        try:
-            self.image = read_image(path)
-        except ValueError as error:
-            raise no_picture(path, error) from error
-        if model is not None and not model.is_dir():
-            there = 'is a file' if model.exists() else 'does not exist'
-            raise FileNotFoundError(f'--model {model} {there}: give the folder of an exported model, or fetch a '
-                                    f'released one: `{download_command(model)}`')
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        self.loaded: Loaded = load_model(model or TINY, dtype=dtype, device=device)
-        self.max_new_tokens = max_new_tokens
-        self._predictor = self.loaded.predictor()
-        self.picture: Picture = self._predictor.prepare(self.image)
+    def __init__(self, name: str, image: torch.Tensor, loaded: Loaded, max_new_tokens: int = 256):
+        self.name, self.image, self.loaded, self.max_new_tokens = name, image, loaded, max_new_tokens
+        self._predictor = loaded.predictor()
+        self.picture: Picture = self._predictor.prepare(image)
 
-    def segment(self, text: str) -> tuple[dict[str, Any], Image.Image]:
-        """What is found by a phrase: the answer for a JSON file, and the picture of it."""
+    def segment(self, text: str) -> Answer:
+        """What is found by a phrase."""
         said = self._found(text)
-        return self._notes() | dict(text=text) | _found(said), beside_outlined(
-            self.image, [(said.mask, PREDICTED_COLOUR)] if said.mask.any() else [])
+        return Answer(self._notes() | dict(text=text) | _found(said), _outline(said))
 
-    def describe(self, region_of: Callable[[Loaded, Picture], Region], cycle: bool = False
-                 ) -> tuple[dict[str, Any], Image.Image]:
+    def describe(self, region_of: Callable[[Loaded, Picture], Region], cycle: bool = False) -> Answer:
         """What the model says about a region, and with ``cycle`` what it finds by its own words."""
         region = region_of(self.loaded, self.picture)
         (said, ), = self._predictor.caption_regions([self.picture], [[region.mask]], self.max_new_tokens)
         notes = self._notes() | dict(
             region=dict(prompt=region.prompt, rule=region.rule) | of_mask(region.mask), text=said.text,
             ended=said.ended)
-        outlines = [(region.mask, PROMPT_COLOUR)]
+        outlines: list[Outline] = [(region.mask, PROMPT_COLOUR)]
         if cycle:
             again = self._found(said.text)
-            union = (again.mask | region.mask).sum().item()
-            notes['cycle'] = _found(again) | dict(iou=(again.mask & region.mask).sum().item() / union)
-            outlines += [(again.mask, PREDICTED_COLOUR)] if again.mask.any() else []
-        return notes, beside_outlined(self.image, outlines)
+            notes['cycle'] = _found(again) | dict(iou=iou(again.mask, region.mask))
+            outlines += _outline(again)
+        return Answer(notes, outlines)
+
+    def sheet(self, answer: Answer) -> Image.Image:
+        """The photograph as it is beside the same with the outlines of an answer."""
+        return beside_outlined(self.image, answer.outlines)
 
     def _found(self, text: str) -> Prediction:
         (said, ), = self._predictor.segment([self.picture], [[text]], self.max_new_tokens)
@@ -84,8 +116,13 @@ class Photograph:
 
     def _notes(self) -> dict[str, Any]:
         height, width = self.picture.size
-        return dict(photo=self.path.name, width=width, height=height,
+        return dict(photo=self.name, width=width, height=height,
                     model={key: self.loaded.description[key] for key in ('name', 'fingerprint', 'dtype')})
+
+
+def iou(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Of two masks (H, W) bool that are not both empty."""
+    return (one & other).sum().item() / (one | other).sum().item()
 
 
 def of_mask(mask: torch.Tensor) -> dict[str, Any]:
@@ -97,6 +134,10 @@ def of_mask(mask: torch.Tensor) -> dict[str, Any]:
 
 def _found(said: Prediction) -> dict[str, Any]:
     return dict(answer=said.text, ended=said.ended, has_seg=said.has_seg, mask=of_mask(said.mask))
+
+
+def _outline(said: Prediction) -> list[Outline]:
+    return [(said.mask, PREDICTED_COLOUR)] if said.mask.any() else []
 
 
 def check_out(out: Path | None, command: str, *read: Path | None) -> Path:

@@ -96,7 +96,9 @@ class Loop:
         Returns:
             ``loss`` with its graph, a mean over the rows of the global batch; its parts and the figures of the log as
             numbers or tensors (), ``seconds_PHASE`` among them for what is a phase of its own; ``preview``, with
-            pictures, if there is any.
+            what pictures show, if there is any: ``captions`` and ``predicted`` (R, G, G) bool, and ``written``, row ->
+            tokens of the texts on the way to its caption, of which MaskLoop has ``teacher``, ``corrupted``,
+            ``student``.
         """
         raise NotImplementedError
 

@@ -200,7 +200,7 @@ class MaskLoop(Loop):
             if self.bridge is None:
                 captions = clean
             else:
-                bridged, denoise, seen = self._student_captions(model, data, images, pseudo, ids, step)
+                bridged, denoise, seen, read = self._student_captions(model, data, images, pseudo, ids, step)
                 own = weights[on_device(pseudo, weights.device)]
                 soft = dict(zip(pseudo, limited(bridged.embeds, self.bridge_gradient, self.bridge_max_norm, own)))
                 figures |= seen
@@ -229,7 +229,11 @@ class MaskLoop(Loop):
         output = dict(loss=loss) | detached(parts) | figures
         if preview:
             predicted = binary_masks(logits.detach()[:, None], data['masks2'].shape[-2:])[:, 0]
-            output['preview'] = dict(captions=captions, predicted=predicted.cpu())
+            written = {row: dict(teacher=caption) for row, caption in zip(pseudo, ids)}
+            if pseudo and self.bridge is not None:
+                for row, corrupted, own in zip(pseudo, read, bridged.ids):
+                    written[row] |= dict(corrupted=corrupted, student=own)
+            output['preview'] = dict(captions=captions, predicted=predicted.cpu(), written=written)
         return output
 
     def _questions(self, model: 'DualLoopModel', data: Mapping[str, Any], captions: Sequence[str | torch.Tensor | None],
@@ -249,11 +253,11 @@ class MaskLoop(Loop):
     def _student_captions(
         self, model: 'DualLoopModel', data: Mapping[str, Any], images: Images, pseudo: Sequence[int],
         ids: Sequence[list[int]], step: int,
-    ) -> tuple[BridgeOutput, torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[BridgeOutput, torch.Tensor, dict[str, torch.Tensor], list[list[int]]]:
         """First student pass: read image 1, mask 1 and the corrupted caption, predict the caption, sample it.
 
         Returns:
-            The captions; the denoising loss (P,); figures.
+            The captions; the denoising loss (P,); figures; the corrupted captions.
         """
         base, vocabulary = model.base, model.base.vocabulary
         samples, image1 = [data['sample_ids'][row] for row in pseudo], data['image1'].tolist()
@@ -273,7 +277,7 @@ class MaskLoop(Loop):
                               **(dict(given=ids) if self.slot == 'teacher' else {}))
         denoise = positions_loss(logits if self.denoise_weight else logits.detach(), ids, replaced)
         figures = dict(bridge_entropy=bridged.entropy, bridge_agreement=bridged.agreement)
-        return bridged, denoise, figures
+        return bridged, denoise, figures, corrupted
 
     def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:
         image1, image2 = int(data['image1'][row]), int(data['image2'][row])

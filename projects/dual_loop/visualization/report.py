@@ -1,156 +1,190 @@
-"""A training run on one page: what the numbers did, and what the loops wrote and drew over the steps.
+"""A training run on one page: what the numbers did and mean, and what the loops wrote and drew over the steps."""
 
-The page is one HTML file with inline style and inline SVG, no script and nothing from the network.
-"""
-
-import base64
-import io
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from pathlib import Path
-from urllib.parse import quote
 
 from PIL import Image
 
 from llava_sam2.paths import write_whole
 
 from .curves import Series, curve
+from .html_page import address, breakable, facts, pictures, write_page
+from .marked_text import Marked, as_html
+from .palette import legend
+from .quantities import LESS, MORE, explain
 from .summary import SummaryRow
 
-STYLE = """
-:root { color-scheme: light dark; --paper: #f6f7f9; --card: #fff; --ink: #1c2026; --faint: #68717d; --line: #e1e5ea;
-  --accent: #1769e0; }
-@media (prefers-color-scheme: dark) { :root { --paper: #111418; --card: #1a1e24; --ink: #e7eaee; --faint: #98a1ad;
-  --line: #2b313a; --accent: #6aa8ff; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 20px 80px; }
-h1 { font-size: 28px; line-height: 1.2; margin: 0 0 28px; letter-spacing: -.01em; overflow-wrap: anywhere; }
-h2 { font-size: 18px; margin: 44px 0 14px; }
-h3 { font-size: 14px; margin: 26px 0 10px; font-weight: 600; overflow-wrap: anywhere; }
-.grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(250px, 100%), 1fr)); }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; margin: 0; }
-.name { color: var(--faint); font-size: 13px; overflow-wrap: anywhere; }
-.big { font-size: 24px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.big span { color: var(--faint); font-weight: 400; }
-.scroll { overflow-x: auto; padding: 4px 0; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 16px; text-align: right; border-top: 1px solid var(--line); white-space: nowrap; }
-tr:first-child th { border-top: 0; color: var(--faint); font-size: 13px; font-weight: 500; }
-th:first-child { text-align: left; font-weight: 500; white-space: normal; overflow-wrap: anywhere; }
-svg { display: block; width: 100%; height: auto; margin-top: 8px; overflow: visible; }
-svg text { fill: var(--faint); font-size: 11px; font-variant-numeric: tabular-nums; }
-svg .raw { stroke: var(--accent); stroke-opacity: .28; fill: none; }
-svg .smooth { stroke: var(--accent); stroke-width: 2; fill: none; stroke-linejoin: round; }
-svg .frame { stroke: var(--line); } svg .zero { stroke: var(--faint); stroke-dasharray: 3 4; stroke-opacity: .7; }
-figure { margin: 0 0 14px !important; }
-figure img { display: block; width: 100%; height: auto; border-radius: 8px; }
-figcaption { margin-top: 10px; overflow-wrap: anywhere; }
-.chip { display: inline-block; border: 1px solid var(--line); border-radius: 99px; padding: 0 9px; margin-right: 6px;
-  font-size: 12.5px; color: var(--faint); font-variant-numeric: tabular-nums; }
-.none { color: var(--faint); }
-"""
+#: Evaluations add links to their pages between these, see :func:`link_evaluation`.
+_LINKS, _END = '<!-- evaluations -->', '<!-- end of evaluations -->'
+#: Headings of figures that are no losses, and what their names match; loops' own have the loop's name.
+_REST = {'Gradients': r'grad_norm|cosine|coefficient|w\d', 'Seconds of a step': r'seconds/|(data_)?time$',
+         'Held-out masks': 'held_out', 'Cycle': 'cycle'}
 
 
 @dataclass(frozen=True)
 class ReportPanel:
-    """One picture of the report.
+    """Pictures of one row of a batch, and its texts.
 
     Attributes:
-        step: optimizer step at which it was made.
-        image: a PIL picture, which goes into the page itself, or the path of a written one, which is linked relative to
-            the page.
-        caption: what the model said, or the human sentence.
-        sample_id: pictures of the same sample stand together, in the order of their steps.
+        step: optimizer step at which they were made.
+        pictures: labels with PIL pictures, which go into the page itself, or paths of written ones, which are linked.
+        caption: what the slot held, or the human sentence.
+        sample_id: of the row.
         source: name of the data set.
         iou: of the predicted against the true mask.
+        texts: labels with the texts on the way to the caption; what changed is marked.
     """
 
     step: int
-    image: Image.Image | Path | str
+    pictures: Sequence[tuple[str, Image.Image | Path | str]]
     caption: str
     sample_id: str = ''
     source: str = ''
     iou: float | None = None
+    texts: Sequence[tuple[str, Marked]] = ()
 
 
-def write_report(path: str | Path, title: str, panels: Sequence[ReportPanel], summary_table: Sequence[SummaryRow],
-                 scalars: Mapping[str, Series], highlights: Sequence[SummaryRow] = ()) -> Path:
-    """Write the page, atomically.
+@dataclass(frozen=True)
+class Report:
+    """What stands on the page.
+
+    Attributes:
+        title: of the run.
+        scalars: name -> (steps, values) of the curves.
+        losses: names of those that stand large, of each loop by its title; the others are folded.
+        panels: pictures, in any order.
+        highlights: the few figures that stand first, before -> after, such as the held-out mask IoU.
+        facts: names and values about the run.
+        config: of the run.
+        status: how far the run is.
+    """
+
+    title: str
+    scalars: Mapping[str, Series] = field(default_factory=dict)
+    losses: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    panels: Sequence[ReportPanel] = ()
+    highlights: Sequence[SummaryRow] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    config: str = ''
+    status: str = ''
+
+
+def write_report(path: str | Path, report: Report) -> Path:
+    """Write the page, atomically; links that evaluations have added to an earlier one stay.
 
     Args:
         path: of the HTML file; its folder is made if it does not exist.
-        title: of the run.
-        panels: pictures, in any order.
-        summary_table: rows of the table, for example ``summarise_scalars(records)``.
-        scalars: name -> (steps, values) of the curves to draw, for example some of ``collect_series(records)``.
-        highlights: the few numbers that stand first and large, before -> after, such as the held-out mask IoU.
+        report: what stands on it.
 
     Returns:
         The path written.
     """
     path = Path(path)
-    body = [f'<h1>{escape(title)}</h1>']
-    if highlights:
-        body.append(f'<div class="grid">{"".join(map(_tile, highlights))}</div>')
-    body += ['<h2>First and last</h2>', _table(summary_table)]
-    if scalars:
-        curves = (f'<div class="card"><div class="name">{escape(name)}</div>{curve(name, series)}</div>'
-                  for name, series in scalars.items())
-        body += ['<h2>Over the steps</h2>', f'<div class="grid">{"".join(curves)}</div>']
-    body += ['<h2>What the loops see, say and find</h2>', *_gallery(panels, path.parent)]
-    return write_page(path, title, body)
+    body = [f'<h1>{breakable(report.title)}</h1>', f'<p class="name">{escape(report.status)}</p>',
+            f'{_LINKS}{_links_of(path)}{_END}']
+    if report.highlights:
+        body.append(f'<div class="grid">{"".join(map(_tile, report.highlights))}</div>')
+    if not report.scalars:
+        body.append('<p class="none">No numbers were logged yet.</p>')
+    shown: set[str] = set()
+    for title, names in report.losses.items():
+        if there := [name for name in names if name in report.scalars]:
+            shown.update(there)
+            body += [f'<h2>Losses of {escape(title)}</h2>', _cards(report.scalars, there, 'large')]
+    body += _rest(report.scalars, [name for name in report.scalars if name not in shown], bool(shown))
+    body += ['<h2>What the loops see, say and find</h2>', *_gallery(report.panels, path.parent)]
+    body += ['<h2>The run</h2>', *_run(report)]
+    return write_page(path, report.title, body)
 
 
-def write_page(path: Path, title: str, body: Iterable[str], style: str = '') -> Path:
-    """Write an HTML page with the look of the report, atomically; ``style`` is added to ``STYLE``."""
-    page = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<style>{STYLE}{style}</style></head>\n<body><main>\n' + '\n'.join(body) + '\n</main></body></html>\n')
-    write_whole(path, page, 'the page')
-    return path
+def link_evaluation(report: Path, page: Path, title: str) -> None:
+    """Add a link to the page of an evaluation to a report that is there, once.
+
+    Raises:
+        CannotWrite: the report cannot be written.
+    """
+    text = report.read_text(encoding='utf-8')
+    before, found, rest = text.partition(_END)
+    link = f'<p>Evaluation: <a href="{address(page, report.parent)}">{breakable(title)}</a></p>'
+    if found and link not in before:
+        write_whole(report, before + link + found + rest, 'the report')
+
+
+def _links_of(path: Path) -> str:
+    if not path.is_file():
+        return ''
+    found = re.search(f'{_LINKS}(.*?){_END}', path.read_text(encoding='utf-8'), re.S)
+    return found[1] if found else ''
 
 
 def _tile(row: SummaryRow) -> str:
-    return (f'<div class="card"><div class="name">{escape(row.name)}</div><div class="big">'
-            f'<span>{row.first:.3g} →</span> {row.last:.3g}</div></div>')
+    about = explain(row.name).meaning
+    return (f'<div class="card"><div class="name">{breakable(row.title)}</div><div class="big">'
+            f'<span>{row.first:.3g} →</span> {"…" if row.last is None else format(row.last, ".3g")}</div>'
+            f'<p class="about">{escape(about)}</p></div>')
 
 
-def _table(rows: Sequence[SummaryRow]) -> str:
-    if not rows:
-        return '<p class="none">No numbers were logged.</p>'
-    lines = [f'<tr><th>{escape(row.name)}</th><td>{row.first:.4g}</td><td>{row.last:.4g}</td>'
-             f'<td>{escape(row.change)}</td></tr>' for row in rows]
-    head = '<tr><th>quantity</th><th>first</th><th>last</th><th>change</th></tr>'
-    return f'<div class="card scroll"><table>{head}{"".join(lines)}</table></div>'
+def _cards(scalars: Mapping[str, Series], names: Iterable[str], size: str = '') -> str:
+    return f'<div class="grid {size}">{"".join(_card(name, scalars[name]) for name in names)}</div>'
 
 
-def _gallery(panels: Sequence[ReportPanel], folder: Path) -> Iterable[str]:
+def _card(name: str, series: Series) -> str:
+    row = SummaryRow.of(name, series[1])
+    return card(name, series, f'<span>{row.first:.4g} →</span> {row.last:.4g} <span>{escape(row.change)}</span>')
+
+
+def card(name: str, series: Series | Mapping[str, Series], figures: str) -> str:
+    """A curve, see :func:`.curves.curve`, with its name, what it means, and ``figures`` as HTML."""
+    quantity = explain(name)
+    better = {LESS: ' Less is better.', MORE: ' More is better.', None: ''}[quantity.better]
+    return (f'<div class="card"><div class="name">{breakable(name)}</div>'
+            f'<p class="about">{escape(quantity.meaning + better)}</p><div class="figures">{figures}</div>'
+            f'{curve(name, series)}</div>')
+
+
+def _rest(scalars: Mapping[str, Series], names: Sequence[str], folded: bool) -> Iterator[str]:
+    """The other curves by what they are about, each heading folded."""
+    def heading(name: str) -> str:
+        about = (title for title, pattern in _REST.items() if re.match(pattern, name))
+        return next(about, f'Other figures of {name.partition("/")[0]}' if '/' in name else 'Others')
+
+    for title, group in groupby(sorted(names, key=heading), key=heading):
+        yield (f'<details{"" if folded else " open"}><summary>{escape(title)}</summary>'
+               f'{_cards(scalars, group)}</details>')
+
+
+def _gallery(panels: Sequence[ReportPanel], folder: Path) -> Iterator[str]:
+    """The latest pictures, and folded those before them."""
     if not panels:
         yield '<p class="none">No pictures were taken.</p>'
-    samples: dict[tuple[str, str], list[ReportPanel]] = {}
-    for item in panels:
-        samples.setdefault((item.source, item.sample_id), []).append(item)
-    for names, items in samples.items():
-        yield f'<h3>{escape(" · ".join(filter(None, names)))}</h3>' if any(names) else ''
-        yield from (_figure(item, folder) for item in sorted(items, key=lambda item: item.step))
+        return
+    yield legend()
+    if any(changed for panel in panels for _, text in panel.texts for _, changed in text):
+        yield '<p class="legend">Marked words differ from the teacher\'s: <mark>like this</mark>.</p>'
+    latest_first = sorted(panels, key=lambda panel: -panel.step)
+    for number, (step, group) in enumerate(groupby(latest_first, key=lambda panel: panel.step)):
+        rows = ''.join(_figure(panel, folder) for panel in group)
+        yield f'<h3>Step {step}</h3>{rows}' if not number else \
+            f'<details><summary>Step {step}</summary>{rows}</details>'
 
 
-def _figure(item: ReportPanel, folder: Path) -> str:
-    chips = [f'step {item.step}'] + ([] if item.iou is None else [f'IoU {item.iou:.2f}'])
-    caption = escape(item.caption) or '<span class="none">(no caption)</span>'
-    labels = ''.join(f'<span class="chip">{chip}</span>' for chip in chips)
-    image = f'<img src="{_address(item.image, folder)}" alt="{escape(item.caption)}" loading="lazy">'
-    return f'<figure class="card">{image}<figcaption>{labels}{caption}</figcaption></figure>'
+def _figure(panel: ReportPanel, folder: Path) -> str:
+    chips = [] if panel.iou is None else [f'IoU {panel.iou:.2f}']
+    chips += filter(None, (panel.source, panel.sample_id))
+    labels = ''.join(f'<span class="chip">{breakable(chip)}</span>' for chip in chips)
+    shown = [(label, each if isinstance(each, Image.Image) else address(each, folder))
+             for label, each in panel.pictures]
+    texts = panel.texts or [('', [(panel.caption, False)])]
+    return (f'<div class="card sample">{pictures(shown)}<div class="figures">{labels}</div>'
+            + facts((label, as_html(text) or '(no words)') for label, text in texts) + '</div>')
 
 
-def _address(image: Image.Image | Path | str, folder: Path) -> str:
-    if isinstance(image, Image.Image):
-        stream = io.BytesIO()
-        image.save(stream, 'PNG', optimize=True)
-        return f'data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}'
-    if not Path(image).is_file():
-        raise FileNotFoundError(f'{image}: the report should link this picture, but it does not exist')
-    return quote(os.path.relpath(image, folder).replace(os.sep, '/'))
+def _run(report: Report) -> Iterator[str]:
+    if report.facts:
+        yield f'<div class="card">{facts((name, breakable(value)) for name, value in report.facts)}</div>'
+    if report.config:
+        yield f'<details><summary>Config</summary><pre class="card">{escape(report.config)}</pre></details>'

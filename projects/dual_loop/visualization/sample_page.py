@@ -1,43 +1,27 @@
 """Samples of data sets on one HTML page: pictures, caption, and tokens as chips."""
 
-import base64
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from urllib.parse import quote
 
-from PIL import Image
-
-from .report import write_page
+from . import html_page
+from .html_page import address, pictures, write_page
+from .palette import CHIPS, legend
 from .sample_view import LEGEND, SUPERVISED, SampleView, shown_text
 from .token_view import Chip, TokenView
 
 STYLE = """
-:root { --text-bg: #eef0f3; --image: #3c4858; --image-bg: #d6dee8; --region: #784200; --region-bg: #ffe2b8;
-  --slot: #5c328c; --slot-bg: #eadefa; --seg: #fff; --seg-bg: #2670e1; --supervised: #00a06c; --warn: #9a5b00; }
-@media (prefers-color-scheme: dark) { :root { --text-bg: #262c34; --image: #cbd6e4; --image-bg: #3a4656;
-  --region: #ffd79a; --region-bg: #5a3d12; --slot: #dcc8f8; --slot-bg: #46325f; --seg: #fff; --seg-bg: #2f6fd0;
-  --supervised: #2fd39b; --warn: #ffc266; } }
-.sample { margin-bottom: 22px; }
-.pictures { display: flex; flex-wrap: wrap; gap: 14px; margin: 12px 0 0; }
-.pictures figure { flex: 0 1 320px; min-width: 0; }
-.pictures figcaption { font-size: 12.5px; color: var(--faint); margin-top: 6px; }
-.caption { font-size: 22px; line-height: 1.35; margin: 4px 0 18px; overflow-wrap: anywhere; }
+.pictures { --tile: 320px; }
+.caption { font-size: 22px; line-height: 1.35; margin: 4px 0 18px; }
 h4 { font-size: 14px; margin: 18px 0 2px; font-weight: 600; } h4 span { color: var(--faint); font-weight: 400; }
 .tokens { display: flex; flex-wrap: wrap; gap: 7px 3px; margin: 8px 0 6px; font-size: 13px; line-height: 20px; }
-.tok { background: var(--text-bg); border-radius: 5px; padding: 0 5px; border-bottom: 3px solid transparent;
-  background-clip: padding-box; white-space: pre-wrap; overflow-wrap: anywhere; }
-.tag { color: var(--faint); } .image { background-color: var(--image-bg); color: var(--image); }
-.region { background-color: var(--region-bg); color: var(--region); }
-.slot { background-color: var(--slot-bg); color: var(--slot); }
-.seg { background-color: var(--seg-bg); color: var(--seg); }
+.tok { border-radius: 5px; padding: 0 5px; border-bottom: 3px solid transparent; background-clip: padding-box;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .supervised { border-bottom-color: var(--supervised); border-radius: 5px 5px 0 0; }
 .note { color: var(--warn); margin: 4px 0; overflow-wrap: anywhere; }
-a { color: var(--accent); }
-"""
+""" + ''.join(f'.{kind} {{ background-color: var(--{kind}-bg); color: var(--{kind}); }}\n' for kind in CHIPS)
 
 
 @dataclass(frozen=True)
@@ -85,11 +69,11 @@ def write_sample_page(path: str | Path, title: str, sources: Sequence[PageSource
         problems: a line for each data set that is not there.
     """
     path = Path(path)
-    body = [f'<h1>{escape(title)}</h1>', _legend(), *_notes(problems)]
+    body = [f'<h1>{html_page.breakable(title)}</h1>', _legend(), *_notes(problems)]
     for loader, group in groupby(sources, key=lambda source: source.loader):
         body.append(f'<h2>{escape(loader)}</h2>')
         for source in group:
-            body.append(f'<h3>{escape(source.source)} · {source.length} samples</h3>')
+            body.append(f'<h3>{html_page.breakable(source.source)} · {source.length} samples</h3>')
             body += _notes(source.problems)
             body += (_sample(sample, path.parent) for sample in source.samples)
     return write_page(path, title, body, STYLE)
@@ -98,27 +82,20 @@ def write_sample_page(path: str | Path, title: str, sources: Sequence[PageSource
 def _legend() -> str:
     chips = [Chip(text, (), False, kind) for kind, text in LEGEND.items()] + [Chip(SUPERVISED, (), True, 'text')]
     return (f'<div class="tokens">{"".join(map(_chip, chips))}</div><p class="name">· is a space, \\n a line break. '
-            'A supervised token is one that the model has to predict. Ids are shown under the pointer.</p>')
+            'A supervised token is one that the model has to predict. Ids are shown under the pointer.</p>' + legend())
 
 
 def _notes(lines: Iterable[str]) -> Iterator[str]:
     return (f'<p class="note">{escape(line)}</p>' for line in lines)
 
 
-def pictures(panels: Iterable[tuple[str, Image.Image]]) -> str:
-    """Pictures side by side, each above its label, embedded; they need ``STYLE``."""
-    figures = (f'<figure><img src="{_embedded(picture)}" alt="{escape(label)}"><figcaption>{escape(label)}</figcaption>'
-               '</figure>' for label, picture in panels)
-    return f'<div class="pictures">{"".join(figures)}</div>'
-
-
 def _sample(sample: PageSample, folder: Path) -> str:
-    view, name = sample.view, sample.picture.name
-    address = quote(sample.picture.relative_to(folder).as_posix())
+    view = sample.view
+    link = f'<a href="{address(sample.picture, folder)}">{html_page.breakable(sample.picture.name)}</a>'
     caption = '<span class="none">no caption</span>' if view.caption is None else escape(view.caption)
-    return (f'<div class="card sample"><div class="name">{escape(view.sample_id)} · <a href="{address}">{escape(name)}'
-            f'</a></div>{"".join(_notes([sample.note] if sample.note else []))}{pictures(view.panels)}'
-            f'<p class="caption">{caption}</p>{"".join(map(_sequence, view.sequences))}</div>')
+    notes = ''.join(_notes([sample.note] if sample.note else []))
+    return (f'<div class="card sample"><div class="name">{html_page.breakable(view.sample_id)} · {link}</div>{notes}'
+            f'{pictures(view.panels)}<p class="caption">{caption}</p>{"".join(map(_sequence, view.sequences))}</div>')
 
 
 def _sequence(sequence: TokenView) -> str:
@@ -132,9 +109,3 @@ def _chip(chip: Chip) -> str:
     ids = f'{chip.ids[0]} x {len(chip.ids)}' if is_run else ' '.join(map(str, chip.ids))
     hint = f' title="{ids}"' if chip.ids and chip.kind != 'slot' else ''
     return f'<span class="tok {chip.kind}{" supervised" * chip.supervised}"{hint}>{escape(shown_text(chip))}</span>'
-
-
-def _embedded(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, 'JPEG', quality=82)
-    return f'data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}'

@@ -11,32 +11,14 @@ from torch import Tensor
 from dual_loop.datasets import collate_samples
 from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD
 
-from .overlay import (
-    FAINT_INK,
-    INK,
-    MARGIN,
-    PAPER,
-    PROMPT_COLOUR,
-    TARGET_COLOUR,
-    draw_cells,
-    draw_mask,
-    picture_row,
-    text_font,
-    wrap,
-)
+from .lettering import text_font, wrap
+from .outline import at_height, outlined_at
+from .palette import CHIPS, FAINT_INK, INK, PAPER, PROMPT_COLOUR, TARGET_COLOUR, outlines_of
 from .token_view import Chip, SequenceBuilder, TokenView
 
-# Ink and ground of a chip by its kind; the page has the same in its style sheet.
-CHIP_COLOURS = {
-    'text': (INK, (241, 243, 245)),
-    'tag': (FAINT_INK, (241, 243, 245)),
-    'image': ((60, 72, 88), (214, 222, 232)),
-    'region': ((120, 66, 0), (255, 226, 184)),
-    'slot': ((92, 50, 140), (234, 222, 250)),
-    'seg': (PAPER, (38, 112, 225)),
-}
 LEGEND = {'image': 'image tokens', 'region': 'region tokens', 'slot': 'written during training', 'seg': '[SEG]'}
 SUPERVISED = 'underlined: supervised'
+MARGIN, GAP, HEADER, RADIUS = 16, 14, 24, 8
 _CHIP_HEIGHT, _LINE_HEIGHT = 22, 30
 
 
@@ -86,15 +68,30 @@ def _panels(loader: str, data: Mapping[str, Any], row: int, height: int) -> list
     cells, pixels = data['prompt_masks'][row], data['g_pixel_values']
     size, grounding_size = data['pixel_values'].shape[-1], pixels.shape[-1]
     name = 'image 1' if second != first else 'image 1 = image 2' if loader == 'loop 1' else 'image'
+    # Each object beside its picture as it is; the vision encoder's is what the region's cells lie on.
     panels = [
-        (f'{name}, {size} px, region {int(cells.sum())} of {cells.numel()}',
-         draw_cells(vision_image(data['pixel_values'][first]), cells, PROMPT_COLOUR, height)),
-        (f'{name}, {grounding_size} px, mask', draw_mask(pixels[first], data['masks1'][row], PROMPT_COLOUR, height)),
+        (f'{name}, {size} px', at_height(vision_image(data['pixel_values'][first]), height)),
+        (f'region {int(cells.sum())} of {cells.numel()}',
+         outlined_at(vision_image(data['pixel_values'][first]), cells, PROMPT_COLOUR, height)),
+        (f'{name}, {grounding_size} px, mask', outlined_at(pixels[first], data['masks1'][row], PROMPT_COLOUR, height)),
     ]
     if second != first:
-        panels.append((f'image 2, {grounding_size} px, mask to find',
-                       draw_mask(pixels[second], data['masks2'][row], TARGET_COLOUR, height)))
+        panels += [(f'image 2, {grounding_size} px', at_height(pixels[second], height)),
+                   ('image 2, mask to find', outlined_at(pixels[second], data['masks2'][row], TARGET_COLOUR, height))]
     return panels
+
+
+def picture_row(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures of one height side by side on paper, each below its label."""
+    width = 2 * MARGIN + sum(picture.width for _, picture in cells) + GAP * (len(cells) - 1)
+    sheet = Image.new('RGB', (width, cells[0][1].height + HEADER + 2 * MARGIN - 4), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    left, top = MARGIN, MARGIN + HEADER - 4
+    for label, picture in cells:
+        draw.text((left, top - 8), label, fill=FAINT_INK, font=text_font(13), anchor='ls')
+        sheet.paste(picture, (left, top), _rounded(picture.size))
+        left += picture.width + GAP
+    return sheet
 
 
 def draw_sample(view: SampleView, note: str = '') -> Image.Image:
@@ -122,6 +119,8 @@ def draw_sample(view: SampleView, note: str = '') -> Image.Image:
     sheet.space(12)
     sheet.chips([Chip(text, (), False, kind) for kind, text in LEGEND.items()]
                 + [Chip(SUPERVISED, (), True, 'text')])
+    outlines = outlines_of([PROMPT_COLOUR, TARGET_COLOUR])
+    sheet.text('; '.join(f'{each.name} outline: {each.meaning}' for each in outlines), 13, FAINT_INK)
     whole = Image.new('RGB', (width, pictures.height + sheet.height), PAPER)
     whole.paste(pictures, (0, 0))
     whole.paste(sheet.picture(), (0, pictures.height - MARGIN // 2))
@@ -173,9 +172,16 @@ class _Sheet:
 
 
 def _draw_chip(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str, chip: Chip) -> None:
-    ink, ground = CHIP_COLOURS[chip.kind]
+    (ink, ground), _ = CHIPS[chip.kind]
     left, top, right, bottom = box
     draw.rounded_rectangle(box, radius=5, fill=ground)
     draw.text((left + 5, (top + bottom) // 2), text, fill=ink, font=text_font(14), anchor='lm')
     if chip.supervised:
         draw.rectangle((left, bottom + 2, right, bottom + 4), fill=TARGET_COLOUR)
+
+
+def _rounded(size: tuple[int, int]) -> Image.Image:
+    """Paste mask with soft round corners: drawn four times as large, then reduced."""
+    large = Image.new('L', (size[0] * 4, size[1] * 4), 0)
+    ImageDraw.Draw(large).rounded_rectangle((0, 0, *(edge - 1 for edge in large.size)), radius=RADIUS * 4, fill=255)
+    return large.resize(size, Image.Resampling.BOX)

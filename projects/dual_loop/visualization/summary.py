@@ -1,9 +1,7 @@
 """What the logged numbers did over a run: first against last, as rows and as a table in the terminal."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from rich.console import Console
@@ -16,12 +14,31 @@ NOT_SCALARS = {*STEP_KEYS, 'epoch'}
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One quantity at the beginning and at the end; ``count`` values lie between them (0: not a series)."""
+    """One quantity at the beginning and at the end.
+
+    Attributes:
+        name: in the log.
+        first: value at the beginning.
+        last: at the end; None if it is not known yet.
+        count: of values in between (0: not a series).
+        title: for readers; the name by default.
+    """
 
     name: str
     first: float
-    last: float
+    last: float | None
     count: int = 0
+    title: str = ''
+
+    def __post_init__(self):
+        if not self.title:
+            object.__setattr__(self, 'title', self.name)
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[float]) -> 'SummaryRow':
+        """The mean of the first and of the last tenth of a series (at least one value each); a NaN in them shows."""
+        tenth = max(1, len(values) // 10)
+        return cls(name, fmean(values[:tenth]), fmean(values[-tenth:]), len(values))
 
     @property
     def change(self) -> str:
@@ -29,17 +46,6 @@ class SummaryRow:
         difference = self.last - self.first
         share = f' ({100 * difference / self.first:+.0f} %)' if self.first > 0 and self.last >= 0 else ''
         return f'{difference:+.3g}{share}'
-
-
-def read_scalars(path: str | Path) -> list[dict]:
-    """The records of an MMEngine ``vis_data/scalars.json``: one JSON object a line."""
-    records = []
-    for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{path}, line {number} is not JSON ({error.msg}): delete that line') from error
-    return records
 
 
 def collect_series(records: Iterable[Mapping]) -> dict[str, tuple[list[int], list[float]]]:
@@ -62,12 +68,8 @@ def collect_series(records: Iterable[Mapping]) -> dict[str, tuple[list[int], lis
 
 
 def summarise_scalars(records: Iterable[Mapping]) -> list[SummaryRow]:
-    """The mean of the first and of the last tenth of each series (at least one value each); a NaN in them shows."""
-    rows = []
-    for name, (_, values) in collect_series(records).items():
-        tenth = max(1, len(values) // 10)
-        rows.append(SummaryRow(name, fmean(values[:tenth]), fmean(values[-tenth:]), len(values)))
-    return rows
+    """The first and last tenth of each series, see :meth:`SummaryRow.of`."""
+    return [SummaryRow.of(name, values) for name, (_, values) in collect_series(records).items()]
 
 
 def print_table(rows: Sequence[SummaryRow], title: str = 'first and last tenth of the run',
@@ -78,5 +80,5 @@ def print_table(rows: Sequence[SummaryRow], title: str = 'first and last tenth o
     for column in ('first', 'last', 'change', 'values'):
         table.add_column(column, justify='right', no_wrap=True)
     for row in rows:
-        table.add_row(escape(row.name), f'{row.first:.4g}', f'{row.last:.4g}', row.change, str(row.count or ''))
+        table.add_row(escape(row.title), f'{row.first:.4g}', f'{row.last:.4g}', row.change, str(row.count or ''))
     (console or Console()).print(table)

@@ -30,7 +30,7 @@ def test_masks_of_sentences_are_those_that_were_scored(tiny, demo_root, drawn):
     assert [each.group for each in chosen] == ['best', 'best', 'worst', 'worst', 'random', 'random']
     samples = {each['sample_id']: each for each in results['samples']}
     for each, (_, predicted), (_, target) in zip(chosen, drawn[::2], drawn[1::2], strict=True):
-        assert [title for title, _ in each.panels] == ['predicted', 'true']
+        assert [title for title, _ in each.panels] == ['picture', 'found', 'to find']
         sample = samples[each.sample_id]
         assert abs((predicted & target).sum() - sample['intersection']) <= 2
         assert abs((predicted | target).sum() - sample['union']) <= 2
@@ -51,8 +51,9 @@ def test_a_cycle_shows_both_frames(tiny, sav_root, drawn):
     sources = dict(sav=SAVPairDataset(sav_root))
     results = evaluate_cycle(tiny, sources, 'pairs', 'forced', batch_size=2, max_new_tokens=8, num_workers=0)
     chosen = examples.cycle_examples(tiny, sources, results, 1)
-    assert [title for title, _ in chosen[0].panels] == ['described', 'found in the same frame', 'true',
-                                                       'found in the paired frame', 'true']
+    assert [title for title, _ in chosen[0].panels] == [
+        'picture', 'described', 'found in the same frame', 'to find', 'paired frame', 'found in the paired frame',
+        'to find']
     for number, each in enumerate(chosen):
         found = drawn[5 * number:5 * number + 5]
         for place, frame in ((1, 'same'), (3, 'paired')):

@@ -118,11 +118,13 @@ def test_data_sets_give_them_to_loop1(build_loops, sa1b_root, refcoco_root):
     assert out['preview']['captions'][count:] == sentences[0]['caption']
 
 
-def test_pictures_show_every_object(run, make_sample, tmp_path):
+def test_pictures_show_every_object(run, make_sample, vocabulary, tmp_path):
     samples = [in_one_sample(make_sample, 1, (None, 'a cat')), make_sample(2, pair=True)]
     preview = run(samples)[0]['preview'] | dict(data=collate_samples(samples))
     PictureHook(rows=4).after_train_iter(
-        SimpleNamespace(work_dir=tmp_path, train_loop=SimpleNamespace(preview=preview)), 0)
+        SimpleNamespace(work_dir=tmp_path, train_loop=SimpleNamespace(preview=preview),
+                        model=SimpleNamespace(base=SimpleNamespace(vocabulary=vocabulary))), 0)
     panels = read_pictures(tmp_path)
     assert [panel.sample_id for panel in panels] == ['sample1#0', 'sample1#1', 'sample2']
-    assert panels[1].caption == 'a cat' and all(panel.image.is_file() for panel in panels)
+    assert panels[1].caption == 'a cat' and [len(panel.pictures) for panel in panels] == [4, 4, 5]
+    assert [len(panel.texts) for panel in panels] == [3, 1, 3], 'those of the teacher, the corruption and the student'

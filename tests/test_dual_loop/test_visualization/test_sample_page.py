@@ -17,7 +17,7 @@ HOSTILE = '<script>alert("1")</script> & "quoted" <b>bold'
 class Page(HTMLParser):
     """Elements with their text, and whether every one is closed in order."""
 
-    VOID = {'meta', 'img', 'br'}
+    VOID = {'meta', 'img', 'br', 'wbr'}
 
     def __init__(self, text):
         super().__init__()

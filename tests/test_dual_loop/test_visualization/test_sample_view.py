@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dual_loop.visualization.overlay import HEADER, MARGIN, PAPER, TARGET_COLOUR
-from dual_loop.visualization.sample_view import draw_sample, sample_views, shown_text, vision_image
+from dual_loop.visualization.palette import PAPER, TARGET_COLOUR
+from dual_loop.visualization.sample_view import HEADER, MARGIN, draw_sample, sample_views, shown_text, vision_image
 from dual_loop.visualization.token_view import Chip, SequenceBuilder
 from llava_sam2.portable.image_processing import normalise
 
@@ -40,23 +40,24 @@ def test_first_panel_is_the_vision_input_the_others_are_the_grounding_input(make
         sample[f'masks{frame}'].zero_()[top:top + 64, left:left + 64] = True
     [view] = sample_views('loop 1', sample, builder, height=128)
     labels = [label for label, _ in view.panels]
-    assert labels == ['image 1, 112 px, region 1 of 16', 'image 1, 128 px, mask', 'image 2, 128 px, mask to find']
-    vision, first, second = (pixels(picture) for _, picture in view.panels)
-    for y in range(4):
-        for x in range(4):  # inside the cells, away from the lines
-            plain = (vision[:, 32 * y + 8:32 * y + 24, 32 * x + 8:32 * x + 24] == 40).all()
-            assert plain == ((y, x) != (1, 2))
-    lines = (vision[:, 100] != 40).any(0).nonzero().flatten().tolist()
-    assert lines == [32, 64, 96]
-    assert first[:, 100, 100].tolist() == [90] * 3 and first[:, 30, 30].tolist() != [90] * 3
-    assert second[:, 30, 30].tolist() == [160] * 3 and second[:, 100, 100].tolist() != [160] * 3
+    assert labels == ['image 1, 112 px', 'region 1 of 16', 'image 1, 128 px, mask', 'image 2, 128 px',
+                      'image 2, mask to find']
+    vision, region, first, plain, second = (pixels(picture) for _, picture in view.panels)
+    assert (vision == 40).all() and (plain == 160).all(), 'as they are'
+    # What is outlined keeps its colours; the line runs on the pixels round it.
+    for picture, grey, (top, left, bottom, right) in ((region, 40, (32, 64, 64, 96)), (first, 90, (0, 0, 64, 64)),
+                                                      (second, 160, (64, 64, 128, 128))):
+        assert (picture[:, top:bottom, left:right] == grey).all()
+        changed = (picture != grey).any(0).nonzero()
+        low, high = changed.min(0).values.tolist(), changed.max(0).values.tolist()
+        assert low == [max(0, top - 3), max(0, left - 3)] and high == [min(127, bottom + 2), min(127, right + 2)]
 
 
 def test_a_single_frame_is_shown_once(make_sample, builder):
     [loop1] = sample_views('loop 1', make_sample(key=2, caption='a star'), builder, height=64)
     [held_out] = sample_views('held out', make_sample(key=2, caption='a star'), builder, height=64)
-    assert [label.split(',')[0] for label, _ in loop1.panels] == ['image 1 = image 2'] * 2
-    assert [label.split(',')[0] for label, _ in held_out.panels] == ['image'] * 2
+    assert [label.split(',')[0] for label, _ in loop1.panels] [::2] == ['image 1 = image 2'] * 2
+    assert [label.split(',')[0] for label, _ in held_out.panels] [::2] == ['image'] * 2
 
 
 def test_each_object_of_a_sample_has_its_own_view(make_sample, builder):

@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from dual_loop.visualization.summary import SummaryRow, collect_series, print_table, read_scalars, summarise_scalars
+from dual_loop.visualization.summary import SummaryRow, collect_series, print_table, summarise_scalars
 
 
 def test_first_and_last_tenth_by_hand():
@@ -40,16 +40,6 @@ def test_change_in_words():
 def test_a_record_without_a_step_is_an_error():
     with pytest.raises(ValueError, match=r"needs 'step' or 'iter', got the keys \['loss'\]"):
         collect_series([dict(loss=1.0)])
-
-
-def test_read_scalars_reads_lines_and_names_a_bad_one(tmp_path):
-    path = tmp_path / 'scalars.json'
-    path.write_text('{"loss": 1.5, "step": 1}\n{"loss": NaN, "step": 2}\n')
-    records = read_scalars(path)
-    assert records[0] == dict(loss=1.5, step=1) and math.isnan(records[1]['loss'])
-    path.write_text('{"loss": 1.5, "step": 1}\n{"loss": 1')
-    with pytest.raises(ValueError, match='scalars.json, line 2 is not JSON'):
-        read_scalars(path)
 
 
 def test_printed_table_holds_every_row_and_no_markup():

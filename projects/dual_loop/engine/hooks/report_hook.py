@@ -1,24 +1,22 @@
-"""The end of a run: a table in the terminal and a page with curves and pictures."""
+"""A page with curves and pictures from the first steps of a run on, and a table in the terminal at its end."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.registry import HOOKS
 
+from dual_loop.engine.run_facts import duration, facts_of_start, shown_facts, write_facts
 from dual_loop.engine.unwrapped import unwrapped
-from dual_loop.visualization.report import write_report
-from dual_loop.visualization.summary import (
-    SummaryRow,
-    collect_series,
-    print_table,
-    read_scalars,
-    summarise_scalars,
-)
+from dual_loop.visualization.report import Report, write_report
+from dual_loop.visualization.run_log import SCALARS, Start, joined, read_facts, read_scalars
+from dual_loop.visualization.summary import SummaryRow, collect_series, print_table, summarise_scalars
 
 from .picture_hook import read_pictures
 
@@ -34,47 +32,93 @@ CYCLE_FIGURES = {'cycle/cider': 'CIDEr of descriptions',
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Print first and last values of each loss and write ``work_dir/report.html``, of a resumed run from its start.
+    """Write ``work_dir/report.html``, of a resumed run from its start, and print first and last values at the end.
 
-    Answer losses are shown above the floor that the drawn wordings set. Held-out masks (HeldOutHook) and descriptions,
-    their masks and the share of answers without ``[SEG]`` (CycleHook) stand first, before and after.
+    The page is there after the first step with a preview or with a line in the log, and is renewed at every preview and
+    at the end. Answer losses are shown above the floor that the drawn wordings set. Held-out masks (HeldOutHook) and
+    descriptions, their masks and the share of answers without ``[SEG]`` (CycleHook) stand first, before and after.
     """
 
     # After every hook that measures, draws or logs.
     priority = 'VERY_LOW'
+
+    def __init__(self):
+        self._facts: dict[str, Any] = {}
+        self._has_curves = False
+        self._config = ''
 
     def before_train(self, runner) -> None:
         # Every start logs to a folder of its own. The list of them travels with the checkpoint, so that a resumed run
         # knows its own folders among those of other runs in the work_dir, and the steps that it took back.
         earlier = runner.message_hub.runtime_info.get('log_folders', [])
         runner.message_hub.update_info('log_folders', [*earlier, [Path(runner.log_dir).name, runner.iter]])
+        self._has_curves, self._config = False, ''
+        self._note_start(runner)
+
+    @master_only
+    def _note_start(self, runner) -> None:
+        self._facts = facts_of_start(runner.iter)
+        write_facts(Path(runner.log_dir), self._facts)
+
+    @master_only
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        due = getattr(runner.train_loop, 'preview', None) is not None
+        if not due and not self._has_curves:
+            due = any(map(_of_training, _records(Path(runner.log_dir))))
+        if due:
+            try:
+                self.renew(runner, batch_idx + 1)
+            except (OSError, ValueError) as error:  # a page is no reason to lose a run
+                print_log(f'the report could not be renewed: {error}', 'current', logging.WARNING)
 
     @master_only
     def after_train(self, runner) -> None:
-        model = unwrapped(runner.model)
-        records = above_floor(read_steps(runner.work_dir, runner.message_hub.get_info('log_folders')),
-                              getattr(model, 'base', model).text_rows.answer_floor())
-        before, after = (runner.message_hub.runtime_info.get(f'held_out_{m}', {}) for m in ('before', 'after'))
-        held_out = [SummaryRow(f'held-out {name}', before[name], after[name]) for name in before if name in after]
-        held_out += cycle_rows(runner.message_hub.log_scalars)
-        loops = tuple(f'{name}/' for name in getattr(model, 'loops', {}))
-        rows = [row for row in summarise_scalars(records) if row.name.startswith((*loops, 'cosine'))]
-        print_table(rows + held_out, title='mean of the first and of the last tenth of the steps; held-out masks '
-                                           'and descriptions before and after')
-        series = {
-            name: values for name, values in collect_series(records).items()
-            if name.startswith((*loops, 'seconds/'))
-            or name.startswith(('cosine', 'grad_norm', 'teacher_distance', 'lr')) and '/' not in name
-        }
-        page = write_report(
-            Path(runner.work_dir) / 'report.html',
-            title=f'{runner.experiment_name}',
-            panels=read_pictures(runner.work_dir),
-            summary_table=rows,
-            scalars=series,
-            highlights=held_out,
+        report = self.renew(runner, runner.iter)
+        records = read_steps(runner.work_dir, runner.message_hub.get_info('log_folders'))
+        print_table([row for row in summarise_scalars(above_floor(records, _floor(runner)))
+                     if row.name.startswith((*_prefixes(runner), 'cosine'))] + list(report.highlights),
+                    title='mean of the first and of the last tenth of the steps; held-out masks and descriptions '
+                          'before and after')
+        print_log(f'pictures and curves: {(Path(runner.work_dir) / "report.html").resolve()}', 'current')
+
+    def renew(self, runner, step: int) -> Report:
+        """Write the page as of a step, and say what stands on it."""
+        self._facts = write_facts(Path(runner.log_dir), self._facts)
+        self._config = self._config or runner.cfg.pretty_text  # takes a second or so
+        starts = starts_of(runner.work_dir, runner.message_hub.get_info('log_folders'))
+        series = collect_series(above_floor(joined(starts), _floor(runner)))
+        self._has_curves = bool(series)
+        losses = {}
+        for loop in getattr(unwrapped(runner.model), 'loops', {}).values():
+            parts = tuple(f'{loop.name}/{name}' for name in ('loss', *loop.losses))
+            losses[loop.title] = [name for part in parts for name in series
+                                  if name == part or name.startswith(f'{part} above its floor')]
+        facts = shown_facts(starts)
+        spent = duration(sum(start.facts.get('seconds', 0) for start in starts))
+        report = Report(
+            title=runner.experiment_name, scalars=series, losses=losses, panels=read_pictures(runner.work_dir),
+            highlights=highlights(runner.message_hub), facts=facts, config=self._config,
+            status=f'Step {step} of {runner.max_iters} · {self._facts["card"]} · {spent} · as of '
+                   f'{time.strftime("%Y-%m-%d %H:%M:%S")}',
         )
-        print_log(f'pictures and curves: {page.resolve()}', 'current')
+        write_report(Path(runner.work_dir) / 'report.html', report)
+        return report
+
+
+def _floor(runner) -> float:
+    model = unwrapped(runner.model)
+    return getattr(model, 'base', model).text_rows.answer_floor()
+
+
+def _prefixes(runner) -> tuple[str, ...]:
+    return tuple(f'{name}/' for name in getattr(unwrapped(runner.model), 'loops', {}))
+
+
+def highlights(hub) -> list[SummaryRow]:
+    """Held-out figures and those of CycleHook before and after; after is not known before the end."""
+    before, after = (hub.runtime_info.get(f'held_out_{moment}', {}) for moment in ('before', 'after'))
+    return [SummaryRow(f'held_out/{name}', value, after.get(name), title=f'held-out {name}')
+            for name, value in before.items()] + cycle_rows(hub.log_scalars)
 
 
 def above_floor(records: Sequence[dict], floor: float) -> list[dict]:
@@ -86,24 +130,33 @@ def above_floor(records: Sequence[dict], floor: float) -> list[dict]:
 
 def cycle_rows(scalars: Mapping[str, HistoryBuffer]) -> list[SummaryRow]:
     """First and last of the figures of CycleHook that the report shows, if the hook ran."""
-    histories = ((title, scalars[name].data[0]) for name, title in CYCLE_FIGURES.items() if name in scalars)
-    return [SummaryRow(title, float(values[0]), float(values[-1])) for title, values in histories]
+    histories = ((name, title, scalars[name].data[0]) for name, title in CYCLE_FIGURES.items() if name in scalars)
+    return [SummaryRow(name, float(values[0]), float(values[-1]), title=title) for name, title, values in histories]
 
 
 def read_steps(work_dir: str | Path, log_folders: Sequence[tuple[str, int]]) -> list[dict]:
-    """What was logged of the training steps of one run, in their order.
+    """What was logged of one run, in the order of its steps; see :func:`starts_of`, which says what it takes."""
+    for (name, start), (_, end) in pairwise(log_folders):
+        if start < end and not (file := Path(work_dir) / name / SCALARS).is_file():
+            print_log(f'no {file}: the report lacks the steps {start + 1} to {end}', 'current', logging.WARNING)
+    return joined(starts_of(work_dir, log_folders))
+
+
+def starts_of(work_dir: str | Path, log_folders: Sequence[tuple[str, int]]) -> list[Start]:
+    """The starts of one run.
 
     Args:
         work_dir: holds the log folders.
-        log_folders: name of each log folder of the run and the step after which it begins. Its records reach up to
-            the step after which the next one begins; what it has of later steps was lost with them.
+        log_folders: name of each log folder of the run and the step after which it begins.
     """
-    records = []
-    for (name, start), (_, end) in pairwise([*log_folders, ('', float('inf'))]):
-        file = Path(work_dir) / name / 'vis_data' / 'scalars.json'
-        if file.is_file():
-            steps = [record for record in read_scalars(file) if any(name.endswith('/loss') for name in record)]
-            records += [record for record in steps if start < record['step'] <= end]
-        elif start < end < float('inf'):
-            print_log(f'no {file}: the report lacks the steps {start + 1} to {end}', 'current', logging.WARNING)
-    return records
+    folders = [(Path(work_dir) / name, step) for name, step in log_folders]
+    return [Start(folder, step, _records(folder), read_facts(folder)) for folder, step in folders]
+
+
+def _records(folder: Path) -> list[dict]:
+    file = folder / SCALARS
+    return read_scalars(file) if file.is_file() else []
+
+
+def _of_training(record: Mapping[str, Any]) -> bool:
+    return any(name.endswith('/loss') or name == 'loss' for name in record)

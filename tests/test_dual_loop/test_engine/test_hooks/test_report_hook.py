@@ -1,4 +1,4 @@
-"""Which log lines belong to a run that was stopped and resumed."""
+"""Which log lines belong to a run that was stopped and resumed, and when the page is renewed."""
 
 import json
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.logging import MessageHub
 
-from dual_loop.engine.hooks import ReportHook
+from dual_loop.engine.hooks import ReportHook, report_hook
 from dual_loop.engine.hooks.report_hook import above_floor, cycle_rows, read_steps
 
 
@@ -25,7 +25,8 @@ def log(tmp_path):
 
 
 def steps_and_losses(work_dir, log_folders) -> list[tuple[int, float]]:
-    return [(record['step'], record['loop1/loss']) for record in read_steps(work_dir, log_folders)]
+    return [(record['step'], record['loop1/loss']) for record in read_steps(work_dir, log_folders)
+            if 'loop1/loss' in record]
 
 
 def test_a_resumed_run_is_whole_and_later_folders_win(tmp_path, log):
@@ -58,6 +59,7 @@ def test_a_missing_folder_is_named(tmp_path, log, monkeypatch):
 def test_the_list_of_folders_travels_with_the_message_hub(tmp_path):
     def start(hub: MessageHub, name: str, step: int) -> MessageHub:
         ReportHook().before_train(SimpleNamespace(log_dir=str(tmp_path / name), iter=step, message_hub=hub))
+        assert json.loads((tmp_path / name / 'run.json').read_text())['step'] == step
         return hub
 
     first = start(MessageHub('report first'), 'a', 0)
@@ -82,5 +84,61 @@ def test_the_figures_of_the_cycle_stand_first_and_last():
     for cider, share in ((0.5, 0.25), (9.0, 0.5), (1.5, 0.0)):
         hub.update_scalar('cycle/cider', cider)
         hub.update_scalar('cycle/no_seg_rate', share)
-    rows = {row.name: (row.first, row.last) for row in cycle_rows(hub.log_scalars)}
+    rows = {row.title: (row.first, row.last) for row in cycle_rows(hub.log_scalars)}
     assert rows == {'CIDEr of descriptions': (0.5, 1.5), 'share of answers without [SEG]': (0.25, 0.0)}
+
+
+@pytest.fixture
+def runner(tmp_path, build_loops):
+    """A run of 12 steps that logs every third one and has a preview at every fourth; nothing is trained."""
+    (tmp_path / 'dated/vis_data').mkdir(parents=True)
+    return SimpleNamespace(
+        work_dir=str(tmp_path), log_dir=str(tmp_path / 'dated'), iter=0, max_iters=12, experiment_name='my_run_1',
+        message_hub=MessageHub(f'report {tmp_path}'), model=build_loops(), train_loop=SimpleNamespace(preview=None),
+        cfg=SimpleNamespace(pretty_text="model = dict(tau='<0.7>')"))
+
+
+def take_step(hook, runner, number):
+    if number % 3 == 0:
+        with open(f'{runner.log_dir}/vis_data/scalars.json', 'a') as log:
+            log.write(json.dumps({'loop1/loss': 1 / number, 'loop2/loss': 2.0, 'loop1/answer': 1.0, 'lr': 0.1,
+                                  'step': number}) + '\n')
+    runner.train_loop.preview = dict() if number % 4 == 0 else None
+    hook.after_train_iter(runner, number - 1)
+    runner.iter = number
+
+
+def test_the_page_is_there_from_the_first_figures_on_and_renewed_at_every_preview(runner, tmp_path, monkeypatch):
+    written, write = [], report_hook.write_report
+    monkeypatch.setattr(report_hook, 'write_report', lambda path, report: written.append(report) or write(path, report))
+    hook, page = ReportHook(), tmp_path / 'report.html'
+    hook.before_train(runner)
+    runner.message_hub.update_info('held_out_before', dict(giou=0.25))
+    take_step(hook, runner, 1)
+    take_step(hook, runner, 2)
+    assert not page.exists(), 'there is nothing to show yet'
+    take_step(hook, runner, 3)
+    text = page.read_text()
+    assert 'Step 3 of 12' in text and '0.25 →</span> …' in text and 'tau=&#x27;&lt;0.7&gt;' in text
+    assert all(each in text for each in ('Command', 'Commit', 'Versions', 'Card', 'Duration', 'Memory'))
+    for number in range(4, 12):
+        take_step(hook, runner, number)
+    assert [report.status.split(' of')[0] for report in written] == ['Step 3', 'Step 4', 'Step 8']
+    latest = written[-1]
+    assert latest.scalars['loop1/loss'] == ([3, 6], [1 / 3, 1 / 6])
+    answer = next(name for name in latest.scalars if name.startswith('loop1/answer'))
+    assert latest.losses == {'loop 1': ['loop1/loss', answer], 'loop 2': ['loop2/loss']}
+    runner.message_hub.update_info('held_out_after', dict(giou=0.5))
+    take_step(hook, runner, 12)
+    hook.after_train(runner)
+    assert 'Step 12 of 12' in page.read_text() and '0.25 →</span> 0.5<' in page.read_text()
+
+
+def test_a_page_that_cannot_be_renewed_does_not_end_the_run(runner, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(report_hook, 'print_log', lambda text, *_: said.append(text))
+    hook = ReportHook()
+    hook.before_train(runner)
+    (tmp_path / 'report.html').mkdir()
+    take_step(hook, runner, 3)
+    assert len(said) == 1 and said[0].startswith('the report could not be renewed') and 'report.html' in said[0]
