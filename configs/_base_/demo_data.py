@@ -7,7 +7,7 @@ from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefC
 from dual_loop.demo import ensure_demo_data
 from dual_loop.evaluation import GlobalBatchSampler
 
-# 112 px for the vision encoder (4 x 4 image tokens), 128 px for the grounding encoder; as in assets/tiny/config.json.
+# 112 px for the vision encoder (7 x 7 image tokens), 128 px for the grounding encoder; as in assets/tiny/config.json.
 sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 prepare = dict(type=ensure_demo_data, root='data/demo', images=400, seed=0)
 

@@ -112,7 +112,7 @@ def test_the_tiny_model_and_the_demo_data_are_the_defaults(main, demo_root, tmp_
     out = capsys.readouterr().out
     assert out.startswith('NO MODEL GIVEN: this evaluates assets/tiny on the synthetic scenes') and 'model tiny' in out
     page = (tmp_path / 'out.html').read_text()
-    assert page.count('data:image/') == 2 * 3 and f'pictures: {tmp_path}/out.html' in out
+    assert page.count('data:image/') == 3 * 3 and f'pictures: {tmp_path}/out.html' in out
 
 
 @pytest.mark.parametrize('name', ['file/out.json', 'out.html', 'folder.json'])

@@ -73,6 +73,7 @@ _CYCLE = _CAPTION | {
     'no_seg_rate': Quantity('Share of answers to own descriptions without [SEG], scored as empty masks.', LESS),
     'duplicates': Quantity('Share of objects whose description another one has too.', LESS),
     'empty': Quantity('Share of descriptions without a word.', LESS),
+    'unknown_words': Quantity('Share of words that no sentence of the demo worlds has.', LESS),
 }
 _SECONDS = {
     'data': 'waiting for batches', 'teacher': "the teacher's descriptions",
@@ -115,6 +116,8 @@ def meaning(metric: str) -> str:
     """The sentence about a metric of an evaluation; '' if there is none."""
     if match := re.fullmatch(r'precision@([\d.]+)', metric):
         return f'Share of sentences with an IoU of at least {match[1]}.'
+    if metric.startswith('accuracy_'):
+        return _accuracy(metric.removeprefix('accuracy_')).meaning
     return _RESULTS.get(metric, Quantity()).meaning
 
 
@@ -123,9 +126,22 @@ def _cycle(name: str, of_teacher: bool) -> Quantity:
         where = 'in the other frame' if match[2] else 'in the same picture'
         better = MORE if match[1] in ('true', 'generated') else None
         found = Quantity(f'{_IOU} of what is found {where} by {_WORDS[match[1]]}.', better)
+    elif name.startswith('accuracy_'):
+        found = _accuracy(name.removeprefix('accuracy_'))
     else:
         found = _CYCLE.get(name, Quantity())
     return Quantity(f'{found.meaning} With the averages.', found.better) if of_teacher and found.meaning else found
+
+
+def _accuracy(name: str) -> Quantity:
+    """Of demo data, whose truth is known."""
+    if match := re.fullmatch(r'(new|old)_names', name):
+        return Quantity(f'Share of the {match[1]} names of shapes, colours and textures that descriptions have right; '
+                        'new are those that world A does not have.', MORE)
+    match = re.fullmatch(r'(.+?)(?:_(new|old))?', name)
+    right = 'all four attributes' if match[1] == 'all_four' else f'the {match[1]}'
+    of = f', of objects with {match[2]} names' if match[2] else ''
+    return Quantity(f'Share of descriptions that have {right} of the object right{of}.', MORE)
 
 
 def _surgery(name: str) -> Quantity | None:
