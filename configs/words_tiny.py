@@ -12,8 +12,7 @@ from torch.optim import AdamW
 
 from dual_loop.engine.hooks import ProgressLine
 from dual_loop.engine.loop import DualLoopTrainLoop
-from dual_loop.models import DualLoopModel
-from dual_loop.models.words_loop import WordsLoop
+from dual_loop.models import DualLoopModel, WordsLoop
 from llava_sam2.model import VideoLLaVASAMModel
 
 with read_base():

@@ -3,8 +3,12 @@
 #
 #   tools/run_proof.sh arms --jobs 12 --until 540
 #
+# `python tools/run_proof.py --help` names the stages and options.
+#
 # Runs in the active environment, else in .venv (tools/install.sh makes it), else with the plain python3.
 set -euo pipefail
+
+case ${1:-} in -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;; esac
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then

@@ -8,7 +8,7 @@ from dual_loop.demo import ensure_demo_data
 from dual_loop.evaluation import GlobalBatchSampler
 
 # 112 px for the vision encoder (4 x 4 image tokens), 128 px for the grounding encoder; as in assets/tiny/config.json.
-sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)
+sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 prepare = dict(type=ensure_demo_data, root='data/demo', images=400, seed=0)
 
 # Masks without captions.

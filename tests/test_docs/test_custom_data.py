@@ -19,7 +19,7 @@ from dual_loop.datasets.sentences import read_sentences
 from dual_loop_command.command import act
 from dual_loop_command.main import parser
 
-SIZES = dict(image_size=112, grounding_size=128, num_image_tokens=16)
+SIZES = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 HEIGHT, WIDTH = 64, 256
 FEW_STEPS = ['train_cfg.max_steps=2', 'train_cfg.preview_interval=1', 'default_hooks.logger.interval=1',
              'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'param_scheduler.1.end=2',

@@ -27,7 +27,7 @@ from dual_loop.datasets.terms import data_terms
 HEIGHT, WIDTH = 64, 256  # so that 128 px are exactly twice the height and half the width
 # NAME -> top, left, height, width of a red box; the mask of 'small' is stored at half the size.
 BOXES = {'one': (8, 32, 20, 64), 'two': (40, 130, 16, 20), 'small': (16, 64, 32, 128)}
-SIZES = dict(image_size=112, grounding_size=128, num_image_tokens=16)
+SIZES = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 
 
 @pytest.fixture(scope='module')

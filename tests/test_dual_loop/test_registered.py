@@ -55,6 +55,8 @@ kinds = BaseDataPreprocessor, BaseLoop, BaseMetric, BaseModel, Dataset, Hook, Lo
 public = set()
 for package in dual_loop, llava_sam2:
     for each in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+        if each.name.startswith('dual_loop.demo_page'):  # of no use to a config, and asks for gradio
+            continue
         module = importlib.import_module(each.name)
         for name in getattr(module, '__all__', ()):
             what = getattr(module, name)

@@ -20,7 +20,7 @@ class Photo(NamedTuple):
 @pytest.fixture(scope='session')
 def photo() -> Photo:
     rng = np.random.default_rng(10)
-    scene, image, masks = draw_scene(rng)
+    scene, image, masks, _ = draw_scene(rng)
     return Photo(image, masks[0], refer(rng, scene, 0, relation_chance=0).text)
 
 

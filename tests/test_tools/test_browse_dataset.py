@@ -20,7 +20,7 @@ from dual_loop.demo import ensure_demo_data
 with read_base():
     from .dual_loop_tiny import *
 
-common = dict(image_size=112, grounding_size=128, num_image_tokens=16,
+common = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7,
               prepare=dict(type=ensure_demo_data, root='{root}', images=12, seed=0, workers=1))
 refcoco = dict(type=RefCOCODataset, data_root='{root}/ref_seg', **common)
 train_dataloader['dataset'] = dict(type=ConcatDataset, datasets=[

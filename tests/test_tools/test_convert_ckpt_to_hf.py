@@ -68,7 +68,8 @@ def trained(checkout, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def base_tensors(checkout):
-    return load_file(checkout / 'assets/tiny/model.safetensors')
+    """In fp32, in which they are trained and exported; they are stored in bf16."""
+    return {name: tensor.float() for name, tensor in load_file(checkout / 'assets/tiny/model.safetensors').items()}
 
 
 @pytest.mark.parametrize('parts', CHANGED)

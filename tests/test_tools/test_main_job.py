@@ -181,7 +181,7 @@ from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefC
 with read_base():
     from .dual_loop_tiny import *
 
-sizes = dict(image_size=112, grounding_size=128, num_image_tokens=16)
+sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 train_dataloader.update(dataset=dict(type=ConcatDataset, datasets=[
     dict(type=SAVPairDataset, data_root='{root}/sav_npz', **sizes),
     dict(type=SA1BDataset, data_root='{root}/sa1b', **sizes),

@@ -7,6 +7,7 @@ from .loop import Loop, Passage
 from .mask_loop import MaskLoop
 from .supervised_loop import SupervisedLoop
 from .teacher import FrozenTeacher, LiveTeacher, Teacher
+from .words_loop import WordsLoop
 
 __all__ = ['BridgeOutput', 'CaptionBridge', 'CaptionLoop', 'DualLoopModel', 'FrozenTeacher', 'LiveTeacher', 'Loop',
-           'MaskLoop', 'Passage', 'SupervisedLoop', 'Teacher']
+           'MaskLoop', 'Passage', 'SupervisedLoop', 'Teacher', 'WordsLoop']

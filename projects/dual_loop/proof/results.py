@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from dual_loop.visualization.summary import collect_series, read_scalars
+from dual_loop.visualization.run_log import joined, read_starts
+from dual_loop.visualization.summary import collect_series
 
 from .plan import Run
 
@@ -30,17 +31,10 @@ def read_result(run: Run, work_dir: Path) -> dict[str, Any]:
         figure), ``curves`` (name -> steps and values of everything else that was logged), device and version of torch.
 
     Raises:
-        FileNotFoundError: nothing was logged.
-        ValueError: the run has no held-out figures of its end.
+        ValueError: nothing was logged, or the run has no held-out figures of its end.
     """
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise FileNotFoundError(f'{work_dir} has no log (*/vis_data/scalars.json)')
-    # A run that was interrupted goes on in a log of its own; a step that both have counts as the later one has it.
-    series: dict[str, dict[int, float]] = {}
-    for log in logs:
-        for name, (steps, values) in collect_series(read_scalars(log)).items():
-            series.setdefault(name, {}).update(zip(steps, values))
+    series = {name: dict(zip(steps, values))
+              for name, (steps, values) in collect_series(joined(read_starts(work_dir))).items()}
     held_out = {name: values for name, values in series.items() if name.startswith(FIGURES)}
     if not held_out or any(run.steps not in values for values in held_out.values()):
         raise ValueError(f'{work_dir} has no held-out figures of step {run.steps}: the run has not come to its end')

@@ -34,7 +34,7 @@ def test_an_interrupted_run_counts_as_its_last_log_has_it(tmp_path):
 
 
 def test_a_run_without_its_end_has_no_result(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no log'):
+    with pytest.raises(ValueError, match='is no run'):
         read_result(RUN, tmp_path)
     write(tmp_path, '20260101_1', {'held_out/ciou': 0.5, 'step': 0}, step(40, 0.2, 1.0))
     with pytest.raises(ValueError, match='step 60'):

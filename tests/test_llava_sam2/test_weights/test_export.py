@@ -28,7 +28,7 @@ from llava_sam2.portable.video_memory import video_memory_shapes
 from llava_sam2.weights.export import release_of, write_release
 
 QUESTION, ANSWER = prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0]
-PHRASES = ('the orange heart', 'the small checked circle')
+PHRASES = ('the small heart', 'the small circle')
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +75,7 @@ def folders(random_model, trained_model, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def answers(folders, scene, frames, tmp_path_factory):
+def answers(folders, random_model, trained_model, scene, frames, tmp_path_factory):
     """What the other process says of every case; one process, since importing transformers takes seconds."""
     work = tmp_path_factory.mktemp('isolated')
     image = Image.fromarray(scene[0])
@@ -83,16 +83,18 @@ def answers(folders, scene, frames, tmp_path_factory):
     caption = '<image>' + prompts.CAPTION_QUESTION
     find = '<image>\nPlease segment {} in this image.'
     regions = [torch.from_numpy(scene[1][:1])]
+    grids = {name: region_grid(regions[0][0], model.config.region_grid)
+             for name, model in (('random', random_model), ('trained', trained_model))}
     shared = dict(
-        row=('a red dog', QUESTION, ANSWER), region=region_grid(torch.from_numpy(scene[1][0]), 4),
+        row=('a red dog', QUESTION, ANSWER),
         pixel_values=vision_pixels(pixels, 112)[None], g_pixel_values=grounding_pixels(pixels, 128)[None])
     cases = dict(
         random=dict(
-            folder=folders / 'random-1.0', **shared,
+            folder=folders / 'random-1.0', **shared, region=grids['random'],
             questions=[dict(image=image, text=caption, mask_prompts=regions, max_new_tokens=8)],
         ),
         trained=dict(
-            folder=folders / 'trained', **shared,
+            folder=folders / 'trained', **shared, region=grids['trained'],
             questions=[
                 *(dict(image=image, text=find.format(phrase)) for phrase in PHRASES),
                 dict(image=image, text=caption, mask_prompts=regions),
@@ -138,12 +140,12 @@ def close(actual, expected):
 def test_logits_masks_and_token_ids_are_those_of_the_live_model(answers, name, request, scene):
     model = request.getfixturevalue(f'{name}_model')
     images = encode(model, scene[0])
-    row = segmentation_row(model.vocabulary, 16, 0, 'a red dog', QUESTION, ANSWER)
+    row = segmentation_row(model.vocabulary, model.config.num_image_tokens, 0, 'a red dog', QUESTION, ANSWER)
     batch, states = model.read_rows([row], images)
     close(answers[name]['logits'], model.logits(states))
     close(answers[name]['masks'][0], model.segment(batch.rows, states, images))
     region = region_grid(torch.from_numpy(scene[1][0]), model.config.region_grid)
-    prompt = caption_row(model.vocabulary, 16, 0, region, [])
+    prompt = caption_row(model.vocabulary, model.config.num_image_tokens, 0, region, [])
     (decoded,) = greedy_decode(
         model.network, model.pad([prompt], 'left'), model.project(images), model.vocabulary, 32)
     assert answers[name]['ids'] == decoded.ids and len(decoded.ids) > 3
@@ -156,7 +158,7 @@ def test_logits_masks_and_token_ids_are_those_of_the_live_model(answers, name, r
 def test_a_region_is_described_with_the_same_tokens(answers, name, index, request, scene):
     model = request.getfixturevalue(f'{name}_model')
     region = region_grid(torch.from_numpy(scene[1][0]), model.config.region_grid)
-    row = caption_row(model.vocabulary, 16, 0, region, [])
+    row = caption_row(model.vocabulary, model.config.num_image_tokens, 0, region, [])
     (decoded,) = greedy_decode(model.network, model.pad([row], 'left'), model.project(encode(model, scene[0])),
                                model.vocabulary, 8 if name == 'random' else 64)
     answer = answers[name]['answers'][index]
@@ -171,7 +173,8 @@ def test_masks_are_those_of_the_training_path(answers, trained_model, scene, ind
     """The training path reads the answer whole, supervised, in one pass."""
     image, _ = scene
     answer = answers['trained']['answers'][index]
-    row = segmentation_row(trained_model.vocabulary, 16, 0, PHRASES[index], QUESTION, answer['prediction'])
+    row = segmentation_row(trained_model.vocabulary, trained_model.config.num_image_tokens, 0, PHRASES[index], QUESTION,
+                           answer['prediction'])
     images = encode(trained_model, image)
     batch, states = trained_model.read_rows([row], images)
     logits = trained_model.segment(batch.rows, states, images)[None]
@@ -196,7 +199,7 @@ def test_the_object_is_found(answers, scene):
 def test_five_frames_are_read_and_every_frame_is_decoded_alone(answers, trained_model, frames):
     answer = answers['trained']['answers'][3]
     vocabulary, network = trained_model.vocabulary, trained_model.network
-    block = '\n'.join(['<img>' + '<IMG_CONTEXT>' * 16 + '</img>'] * 5)
+    block = '\n'.join(['<img>' + '<IMG_CONTEXT>' * trained_model.config.num_image_tokens + '</img>'] * 5)
     prompt = f'<|user|>\n{block}\nPlease segment {PHRASES[0]} in this image.<|end|>\n<|assistant|>\n'
     images = [encode(trained_model, frame) for frame in frames]
     features = torch.cat([trained_model.project(each) for each in images[:5]])
