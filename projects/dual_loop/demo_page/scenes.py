@@ -8,9 +8,10 @@ from torch import Tensor
 
 from dual_loop.demo.rendering import draw_pair
 
-#: Seed of a scene, number of one of its objects, and what it is called. Chosen for looks among the first forty seeds.
-EXAMPLES = ((10, 0, 'the cyan cross'), (33, 0, 'the yellow heart'), (39, 1, 'the striped green circle'),
-            (22, 2, 'the green heart'), (4, 2, 'the green square'), (31, 1, 'the green ring'))
+#: Seed of a scene, number of one of its objects, and what it is called. Chosen among the first forty seeds for their
+#: looks and because ``assets/tiny`` answers them well (docs/try.md has its share of all).
+EXAMPLES = ((17, 0, 'the red ring'), (28, 0, 'the orange heart'), (26, 0, 'the checked cyan crescent'),
+            (20, 2, 'the green circle'), (24, 2, 'the yellow star'), (33, 1, 'the cyan square'))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,5 +39,5 @@ def draw_examples() -> list[Example]:
 
 def _drawn(seed: int, target: int, phrase: str) -> Example:
     first, second = (Frame(torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(masks))
-                     for _, image, masks in draw_pair(np.random.default_rng(seed)))
+                     for _, image, masks, _ in draw_pair(np.random.default_rng(seed)))
     return Example(first, second, target, phrase)

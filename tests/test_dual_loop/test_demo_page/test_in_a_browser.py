@@ -127,20 +127,20 @@ def test_all_three_tabs(visit, layout):
     marking = page.locator('#marking')
     sync_api.expect(marking).to_be_hidden()
     page.locator('#find').click()
-    shows(page, 'found', 'Found: 48')
-    shows(page, 'found-below1', 'the cyan cross')
+    shows(page, 'found', 'Found: 45')
+    shows(page, 'found-below1', 'the red ring')
     page.locator('#found-picture1 img').wait_for()
     fits()
     open_tab(page, 'Describe')
     sync_api.expect(marking).to_be_visible(timeout=PATIENCE)
     page.locator('#describe').click()
-    shows(page, 'described', 'A large plain cyan cross.')
+    shows(page, 'described', 'A large red ring with black stripes.')
     shows(page, 'described', "the object's own mask")
     fits()
     open_tab(page, 'The loop')
     page.locator('#go').click()
-    shows(page, 'went', 'A large plain cyan cross.')
-    shows(page, 'went-below1', 'This picture: found again, IoU 0.9')
+    shows(page, 'went', 'A large red ring with black stripes.')
+    shows(page, 'went-below1', 'This picture: found again, IoU 0.8')
     shows(page, 'went-below2', 'Second picture: found again, IoU 0.9')
     page.locator('#went-picture2 img').wait_for()
     fits()
@@ -151,7 +151,7 @@ def test_another_example_and_other_words(visit):
     before = page.locator('#picture img').get_attribute('src')
     page.locator('#examples button').nth(1).click()
     changes(page, 'picture', before)
-    assert page.get_by_label('What shall be found?').input_value() == 'the yellow heart'
+    assert page.get_by_label('What shall be found?').input_value() == 'the orange heart'
     page.get_by_label('What shall be found?').fill('le cœur <b>jaune</b>')
     page.keyboard.press('Enter')
     shows(page, 'found', 'never read “le”, “cœur”, “b”, “jaune”')
@@ -173,19 +173,19 @@ def test_regions_by_clicks(visit):
     click(page, 'picture', 0.28, 0.58)  # in the tab of words: it leads to the other one
     sync_api.expect(page.get_by_role('tab', name='Describe', exact=True)).to_have_attribute('aria-selected', 'true')
     page.locator('#describe').click()
-    shows(page, 'described', 'Region: a disc of 37 pixels round the point')
+    shows(page, 'described', 'Region: a disc of 25 pixels round the point')
     page.get_by_label('Box: two corners').check()
     click(page, 'picture', 0.1, 0.4)
     page.locator('#describe').click()
     shows(page, 'described', 'The box is not complete: click 1 more time.')
     click(page, 'picture', 0.5, 0.75)
     page.locator('#describe').click()
-    shows(page, 'described', 'Region: the box itself, 13')  # of 316 x 299 pixels: 0.4 x 0.35
+    shows(page, 'described', 'Region: the box itself, 6')  # of 210 x 206 pixels: 0.4 x 0.35
     page.get_by_label('Outline: click round it').check()
     for place in ((0.2, 0.4), (0.5, 0.6), (0.2, 0.8)):
         click(page, 'picture', *place)
     page.locator('#describe').click()
-    shows(page, 'described', 'Region: the outline itself, 5')  # 0.3 x 0.4 / 2
+    shows(page, 'described', 'Region: the outline itself, 2')  # 0.3 x 0.4 / 2
     open_tab(page, 'The loop')
     page.get_by_label('Point').check()
     click(page, 'picture', 0.28, 0.58)
@@ -223,7 +223,7 @@ def test_pictures_of_ones_own(visit, posed, tmp_path):
         size = page.locator('#picture img').evaluate('image => image.decode().then(() => image.naturalWidth)')
         assert size == pixels.shape[1], 'as it is seen, turned'
         sync_api.expect(phrase).to_have_value('')
-        phrase.fill('the striped green circle')
+        phrase.fill('the checked cyan crescent')
         page.locator('#find').click()
         shows(page, 'found', 'Found: ')
     open_tab(page, 'The loop')
@@ -255,5 +255,5 @@ def test_two_users_at_once(visit):
         open_tab(page, 'The loop')
     for page in (one, other):
         page.locator('#go').click()
-    shows(one, 'went', 'A large plain cyan cross.')
-    shows(other, 'went', 'A large plain green ring.')
+    shows(one, 'went', 'A large red ring with black stripes.')
+    shows(other, 'went', 'A large plain cyan square.')

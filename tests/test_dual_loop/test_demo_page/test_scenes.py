@@ -9,7 +9,7 @@ from dual_loop.demo_page.scenes import EXAMPLES, draw_examples
 
 def test_each_phrase_names_one_object():
     for seed, target, phrase in EXAMPLES:
-        (scene, _, _), _ = draw_pair(np.random.default_rng(seed))
+        (scene, *_), _ = draw_pair(np.random.default_rng(seed))
         words = set(phrase.split()) - {'the'}
         named = [number for number, item in enumerate(scene.objects) if words <= set(item.look)]
         assert named == [target], phrase
