@@ -14,7 +14,8 @@ from dual_loop.visualization.quantities import LESS, MORE, explain, meaning
     ('w2/1+2', 'surgery gave gradient 2', None), ('seconds/loop2', 'the passes of loop2', LESS),
     ('loop2/answer above its floor of 0.228', 'guessing among the wordings', LESS), ('mine/oddity', 'of mine', None),
     ('cycle/accuracy_all_four_new', 'all four attributes of the object right, of objects with new names', MORE),
-    ('cycle/accuracy_old_names', 'Share of the old names', MORE), ('cycle/unknown_words', 'no sentence of the demo', LESS),
+    ('cycle/accuracy_old_names', 'Share of the old names', MORE),
+    ('cycle/unknown_words', 'no sentence of the demo', LESS),
     ('grad_norm', 'combined gradient', None), ('loss_dice', 'dice', LESS),
 ])
 def test_names_of_the_log(name, part, better):
