@@ -2,7 +2,7 @@
 
 import pytest
 
-from dual_loop.proof.plan import MAIN, STEPS, Run, arms, stage
+from dual_loop.proof.plan import FEW, MAIN, STEPS, Run, arms, stage
 
 SECONDS = {'supervised': 0.1, 'loop2': 0.2, 'both': 0.4, 'ceiling': 0.1}
 
@@ -80,9 +80,16 @@ def test_equal_time_gives_the_faster_arm_more_steps(checkout):
     assert len({run.name for run in runs}) == len(runs)
 
 
-@pytest.mark.parametrize('name', ['arms', 'recipe', 'speed'])
-def test_the_test_scenes_choose_nothing(checkout, name):
-    assert {run.held_out for run in stage(name, checkout, {})} == {'val'}
+@pytest.mark.parametrize(('name', 'held_out'), [('arms', 'val'), ('recipe', 'val'), ('speed', 'few')])
+def test_the_test_scenes_choose_nothing(checkout, name, held_out):
+    assert {run.held_out for run in stage(name, checkout, {})} == {held_out}
+
+
+def test_a_run_that_measures_seconds_reads_few_scenes(checkout):
+    whole, few = (Run('both', held_out=name).config(checkout) for name in ('val', 'few'))
+    assert few.val_dataloader.dataset == whole.val_dataloader.dataset | dict(max_samples=FEW)
+    numbers = [[hook.num_samples for hook in cfg.custom_hooks if 'num_samples' in hook] for cfg in (whole, few)]
+    assert numbers == [[400], [FEW]]
 
 
 def test_time_that_was_not_measured_is_not_guessed(checkout):
