@@ -9,6 +9,7 @@ ABOUT = """Say what a run will cost, without a GPU and without weights: memory b
 
     {command} configs/rehearsal_4b.py
     {command} configs/rehearsal_4b.py --gpus 8 --deepspeed zero2
+    {command} configs/rehearsal_4b.py --gpus 64 --deepspeed zero2 --network 25
     {command} configs/rehearsal_4b.py --cards 80 --cfg-options model.base.memory_budget=0.5
 
 Takes a step of the real code on tensors that have sizes and no memory: all captions are as long as they may be, half of
@@ -52,6 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help='peak of its memory (default: %(default)s)')
     parser.add_argument('--bandwidth-share', type=share, default=0.4, metavar='SHARE',
                         help='of it that decoding reaches (default: %(default)s)')
+    parser.add_argument('--network', type=speed, default=329, metavar='GB/S',
+                        help="of the slowest link between ranks, such as a host's network (default: %(default)s, "
+                        'NVLink between H100s of one host)')
     add_options(parser, 'train_dataloader.batch_size=8')
 
 
@@ -65,7 +69,8 @@ def act(args: Namespace) -> int:
     cfg = read_config(args.config, args.cfg_options)
     check_config_keys(cfg)
     estimate = Estimate(cfg, args.gpus, args.deepspeed)
-    for line in lines(estimate, args.cards, args.tflops, args.share, args.bandwidth, args.bandwidth_share):
+    for line in lines(estimate, args.cards, args.tflops, args.share, args.bandwidth, args.bandwidth_share,
+                      args.network):
         print(line, flush=True)
     return 0
 

@@ -11,13 +11,14 @@ def test_says_what_a_run_costs(capsys, checkout, monkeypatch):
     from dual_loop.estimate import cost
     monkeypatch.setattr(cost.Estimate, 'largest_batch', lambda self, capacity: int(capacity == 24 * 10**9) * 17)
     with pytest.raises(SystemExit) as ended:
-        main(['estimate', 'configs/dual_loop_tiny.py', '--cards', '24', '--cfg-options', 'model.max_caption_len=8',
-              'train_dataloader.batch_size=2', 'train_cfg.loop2_dataloader.batch_size=2'])
+        main(['estimate', 'configs/dual_loop_tiny.py', '--cards', '24', '--gpus', '64', '--network', '25',
+              '--cfg-options', 'model.max_caption_len=8', 'train_dataloader.batch_size=2',
+              'train_cfg.loop2_dataloader.batch_size=2'])
     said = capsys.readouterr().out
     assert ended.value.code == 0
     assert '  24 GB: 17' in said
     for line in ('lora ', 'sam2 ', 'frozen weights', 'EMA averages', "decoder's cache", 'decoder layers', 'peak',
-                 'TFLOP/s', '24 GB: '):
+                 'TFLOP/s', 'each rank sends', 's at 25 GB/s', '24 GB: '):
         assert line in said, said
 
 

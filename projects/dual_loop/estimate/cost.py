@@ -16,6 +16,7 @@ from dual_loop.loop_names import loader_key
 from dual_loop.models import CaptionLoop, MaskLoop
 
 from .batches import caption_len, shadow_batch
+from .exchange import exchanged_bytes
 from .kept import Sharding, decoder_bytes, kept_bytes, optimizer_moment, parameters_by_part, sharding_of
 from .shadow import shadow_model
 from .step import Moment, ShadowStep
@@ -94,6 +95,11 @@ class Estimate:
         if key not in self.known:
             self.known[key] = self._memory(rows)
         return self.known[key]
+
+    def exchanged(self) -> float:
+        """Bytes that a rank sends in a step."""
+        count = sum(parameter.numel() for parameter in self.model.trainables().values())
+        return exchanged_bytes(count, len(self.step.engine.gradients), self.sharding)
 
     def _memory(self, rows: Mapping[str, int]) -> Memory:
         hooks = self.cfg.get('custom_hooks') or []

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from .batches import caption_len
 from .cost import CARDS, Estimate, seconds
+from .exchange import exchange_seconds
 
 _KEPT = dict(
     frozen_weights='frozen weights', trained_weights='trained weights', masters='their fp32 masters',
@@ -13,7 +14,7 @@ _KEPT = dict(
 
 
 def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784, share: float = 0.4,
-          gigabytes: float = 2966, read_share: float = 0.4) -> Iterator[str]:
+          gigabytes: float = 2966, read_share: float = 0.4, network: float = 329) -> Iterator[str]:
     """Each as soon as it is known: the largest batches take longest."""
     yield from (f'note: {note}' for note in estimate.notes)
     yield 'parameters, millions                    trained    frozen'
@@ -43,6 +44,10 @@ def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784,
                f'TFLOP/s and decoding at {read_share:.0%} of {gigabytes:g} GB/s')
     else:
         yield 'arithmetic of a step: counted for the two loops only'
+    if estimate.sharding.gpus > 1:
+        sent = estimate.exchanged()
+        yield (f'exchange of a step: each rank sends {sent / 1e9:.3g} GB, {exchange_seconds(sent, network):.3g} s at '
+               f'{network:g} GB/s')
     yield 'largest batch (rows of each loop in a micro-batch) on a card of'
     for card in cards:
         most = estimate.largest_batch(card * 10**9)
