@@ -13,7 +13,8 @@ def anchors(text):
 
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGES = ['README.md', 'CONTRIBUTING.md', *(f'docs/{page.name}' for page in sorted((CHECKOUT / 'docs').glob('*.md')))]
+PAGES = ['README.md', 'README_zh-CN.md', 'CONTRIBUTING.md',
+         *(f'docs/{page.name}' for page in sorted((CHECKOUT / 'docs').glob('*.md')))]
 #: Link nowhere.
 WITHOUT = ['docs/benchmarks.md', 'docs/exactness.md', 'docs/install.md']
 

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-FOLDERS = ['projects', 'tools', 'configs', 'tests', 'docs', 'README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', '.ci']
+FOLDERS = ['projects', 'tools', 'configs', 'tests', 'docs', 'README.md', 'README_zh-CN.md', 'CONTRIBUTING.md',
+           'CHANGELOG.md', '.ci']
 #: Written by version 0.1.0 and kept as they are.
 KEPT = 'tests/past/'
 #: These say what they look for.

@@ -66,9 +66,9 @@ def test_the_iou_in_the_second_picture_is_with_what_is_known_there(questions, po
     assert questions.go_round(first, own).pictures[1][1].endswith('found; mark the object there too for an IoU')
     marked = questions.mark(second, 5, 5)
     assert questions.go_round(first, marked).pictures[1][1].endswith('IoU 0.00'), "the user's own mark decides"
-    empty = questions.mark(first.cleared('box'), 0, 0)
-    empty = questions.mark(empty, 8, 8)
-    assert 'holds no object' in questions.go_round(empty, second).pictures[1][1]
+    scrap = questions.mark(first.cleared('box'), 52, 112)
+    scrap = questions.mark(scrap, 60, 120)
+    assert 'holds no object' in questions.go_round(scrap, second).pictures[1][1]
     alone = questions.go_round(first, None)
     assert len(alone.pictures) == 1 and 'no second picture' in alone.details[-1]
 
