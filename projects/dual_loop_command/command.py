@@ -69,7 +69,10 @@ def _name(script: str) -> str:
 def run_process(caller: str, command: Command, args: Namespace) -> NoReturn:
     """Act and exit with the status; signals end the process with one line."""
     if command.anywhere:
-        raise SystemExit(command.act(args))
+        try:
+            raise SystemExit(_told(command, args))
+        except OSError as error:
+            raise SystemExit(f'{caller}: {error}') from error
     require_environment()
     from dual_loop.stop import interruptible, run_command
 
@@ -85,4 +88,10 @@ def act(caller: str, command: Command, args: Namespace) -> int:
     from dual_loop.refusals import in_one_line
 
     args.caller = caller
-    return in_one_line(caller, partial(command.act, args))
+    return in_one_line(caller, partial(_told, command, args))
+
+
+def _told(command: Command, args: Namespace) -> int:
+    status = command.act(args)
+    print(end='', flush=True)  # a disk that is full says so here
+    return status
