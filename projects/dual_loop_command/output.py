@@ -36,7 +36,7 @@ class Output:
             os.dup2(null, self._stream.fileno())
             os.close(null)
             if not isinstance(error, BrokenPipeError):
-                raise OSError('{}: {}'.format(self._name, error.strerror))  # a sentence for the user
+                raise OSError(self._name + ': ' + error.strerror) from error  # a sentence for the user
 
 
 def bear_closed_pipes():

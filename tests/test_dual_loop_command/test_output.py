@@ -26,7 +26,8 @@ def act(args):
     return 3
 
 bear_closed_pipes()
-run_process('talk', Command('talk', '', lambda parser: None, act, anywhere=sys.argv[2] == 'anywhere'), argparse.Namespace())
+command = Command('talk', '', lambda parser: None, act, anywhere=sys.argv[2] == 'anywhere')
+run_process('talk', command, argparse.Namespace())
 """
 
 
