@@ -1,5 +1,6 @@
 """Config files and ``--cfg-options`` as every command reads them."""
 
+import traceback
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import ConfigParsingError
+
+from dual_loop.refusals import refusal
 
 
 def read_config(path: str | Path, options: Sequence[str] = ()) -> Config:
@@ -32,6 +35,12 @@ def read_config(path: str | Path, options: Sequence[str] = ()) -> Config:
             cfg = Config.fromfile(path)
     except (SyntaxError, UnicodeDecodeError, ConfigParsingError) as error:
         raise ValueError(f'{path} is no config: {" ".join(str(error).split())}') from error
+    except Exception as error:
+        if refusal(error):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(f'{path} cannot be read: {type(error).__name__} in {place.filename}, line {place.lineno}: '
+                         f'{" ".join(str(error).split())}') from error
     for option in options:  # one by one, so that an error names its own
         try:
             cfg.merge_from_dict(_parsed(option))

@@ -8,6 +8,9 @@ DTYPES = ('bf16', 'fp32')
 PARTS = ('full', 'lora', 'sam2', 'lora+sam2', 'proj')
 #: ``dual_loop.datasets.workers.LOADER_TIMEOUT``, in seconds.
 LOADER_TIMEOUT = 600
+#: An answer that goes on for longer does not end by itself.
+MOST_TOKENS = 8192
+MOST = 10**9  # of anything
 
 
 def count(text: str) -> int:
@@ -15,14 +18,21 @@ def count(text: str) -> int:
     return _whole(text, 1)
 
 
+def tokens(text: str) -> int:
+    """Of an answer at most, as an argument."""
+    return _whole(text, 1, MOST_TOKENS)
+
+
 def count_or_none(text: str) -> int:
     """A whole number from 0, as an argument."""
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int = MOST) -> int:
     if not text.isdecimal() or int(text) < least:
         raise ArgumentTypeError(f'{text!r} is not a whole number from {least} on')
+    if int(text) > most:
+        raise ArgumentTypeError(f'{text} is more than {most}, the most that is taken')
     return int(text)
 
 
@@ -51,5 +61,5 @@ def add_model(parser: ArgumentParser) -> None:
     parser.add_argument('--model', type=Path, metavar='FOLDER',
                         help='an exported or released model (default: assets/tiny, which knows coloured shapes only)')
     parser.add_argument('--dtype', choices=DTYPES, help='of the weights (default: what the model states)')
-    parser.add_argument('--max-new-tokens', type=count, default=256, metavar='N',
+    parser.add_argument('--max-new-tokens', type=tokens, default=256, metavar='N',
                         help='of an answer (default: %(default)s)')

@@ -29,10 +29,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def act(args: Namespace) -> int:
     from dual_loop.config_files import read_config
     from dual_loop.visualization.browse import browse
+    from llava_sam2.paths import writing
 
     folder = args.output_dir or Path('work_dirs/browse') / args.config.stem
     cfg = read_config(args.config, args.cfg_options)
-    page, sources, absent = browse(cfg, folder, args.source, args.num_samples, args.seed)
+    with writing('the pictures', folder, 'Choose another --output-dir'):
+        page, sources, absent = browse(cfg, folder, args.source, args.num_samples, args.seed)
     for line in absent:
         print(f'not there: {line}')
     for source in sources:

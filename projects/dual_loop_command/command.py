@@ -1,6 +1,7 @@
 """One command: its help, its arguments and what it does, under ``dual-loop`` and as a script of ``tools/``."""
 
 import os
+import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from dual_loop_command.environment import require_environment
 
 
 class Parser(ArgumentParser):
-    """Says what is wrong with a command line in one line, and where the rest stands."""
+    """Says what is wrong with a command line in one line, and where the rest stands.
+
+    What begins like a negative number, such as the box ``-5,0,20,20``, is a value.
+    """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = re.compile(r'-[\d.,-]+$')  # of argparse, which knows single numbers only
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'{self.prog}: {message} (--help says more)\n')
@@ -69,7 +77,10 @@ def _name(script: str) -> str:
 def run_process(caller: str, command: Command, args: Namespace) -> NoReturn:
     """Act and exit with the status; signals end the process with one line."""
     if command.anywhere:
-        raise SystemExit(command.act(args))
+        try:
+            raise SystemExit(_told(command, args))
+        except OSError as error:
+            raise SystemExit(f'{caller}: {error}') from error
     require_environment()
     from dual_loop.stop import interruptible, run_command
 
@@ -85,4 +96,10 @@ def act(caller: str, command: Command, args: Namespace) -> int:
     from dual_loop.refusals import in_one_line
 
     args.caller = caller
-    return in_one_line(caller, partial(command.act, args))
+    return in_one_line(caller, partial(_told, command, args))
+
+
+def _told(command: Command, args: Namespace) -> int:
+    status = command.act(args)
+    print(end='', flush=True)  # a disk that is full says so here
+    return status

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dual_loop_command.arguments import DTYPES, LOADER_TIMEOUT, PARTS, count, count_or_none
+from dual_loop_command.arguments import DTYPES, LOADER_TIMEOUT, PARTS, count, count_or_none, tokens
 from dual_loop_command.command import Command
 from llava_sam2.portable.prompts import CAPTION_QUESTION, SHORT_CAPTION_QUESTION
 
@@ -74,7 +74,7 @@ def _add_protocol(parser: ArgumentParser) -> None:
 
 
 def _add_work(parser: ArgumentParser) -> None:
-    parser.add_argument('--max_new_tokens', type=count, metavar='N', default=256,
+    parser.add_argument('--max_new_tokens', type=tokens, metavar='N', default=256,
                         help='of an answer (default: %(default)s)')
     parser.add_argument('--batch-size', type=count, metavar='B', default=16,
                         help='sentences at a time; the same results need the same B (default: %(default)s)')

@@ -31,6 +31,7 @@ from dual_loop_command import (  # noqa: E402
     train,
 )
 from dual_loop_command.command import Command, Parser, run_process  # noqa: E402
+from dual_loop_command.output import bear_closed_pipes  # noqa: E402
 
 COMMANDS: tuple[Command, ...] = (
     segment.COMMAND, describe.COMMAND, demo.COMMAND, train.COMMAND, estimate.COMMAND, evaluate.COMMAND, export.COMMAND,
@@ -50,6 +51,7 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says and exit with its status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while imports take their seconds
+    bear_closed_pipes()
     args = parser().parse_args(argv)
     command = args.__dict__.pop('command')
     run_process(f'dual-loop {command.name}', command, args)

@@ -59,7 +59,8 @@ def _refusal(error: Exception, place: Path) -> str | None:
     """Why a disk refused to be written; None for another error."""
     if isinstance(error, OSError):
         files = [Path(os.fsdecode(name)).absolute() for name in (error.filename, error.filename2) if name is not None]
-        here = any(place in (file, *file.parents) or file in place.parents for file in files)
+        here = any(place in (file, file.parent / file.stem, *file.parents) or file in place.parents
+                   for file in files)  # the stem: what is written before it gets its name
         return error.strerror or str(error) if error.errno in _FULL or here else None
     text = str(error).splitlines()[0] if str(error) else ''
     if type(error).__name__ == 'SafetensorError' and (number := re.search(r'os error (\d+)|code: (\d+)', text)):

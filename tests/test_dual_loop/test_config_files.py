@@ -3,6 +3,7 @@
 import pytest
 
 from dual_loop.config_files import read_config
+from dual_loop.refusals import refusal
 
 
 def test_settings_are_merged(tmp_path):
@@ -32,3 +33,24 @@ def test_what_is_no_config(tmp_path, checkout):
         with pytest.raises((ValueError, FileNotFoundError)) as caught:
             read_config(path)
         assert says in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('text', 'says'), [
+    ('a = 1\nb = 1 / 0\n', 'ZeroDivisionError in {}, line 2: division by zero'),
+    ('a = modle\n', "NameError in {}, line 1: name 'modle' is not defined"),
+    ('raise RuntimeError("one\\ntwo")\n', 'RuntimeError in {}, line 1: one two'),
+])
+def test_a_config_that_fails_names_its_line(tmp_path, text, says):
+    path = tmp_path / 'config.py'
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read_config(path)
+    assert str(caught.value) == f'{path} cannot be read: {says.format(path)}'
+    assert str(caught.value) == refusal(caught.value)
+
+
+def test_what_a_config_refuses_is_said_as_it_is(tmp_path):
+    (tmp_path / 'config.py').write_text('_base_ = "nowhere.py"\n')
+    with pytest.raises(FileNotFoundError) as caught:
+        read_config(tmp_path / 'config.py')
+    assert refusal(caught.value).endswith('nowhere.py: No such file or directory')

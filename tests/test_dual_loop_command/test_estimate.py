@@ -30,3 +30,22 @@ def test_speeds_and_shares_are_checked():
     for text in ('0', 'inf', '-1', 'x'):
         with pytest.raises(Exception, match='number above 0'):
             command.speed(text)
+
+
+@pytest.mark.parametrize(('options', 'says'), [
+    (['empty.py'], 'empty.py trains no loops'),
+    (['tiny', '--deepspeed', 'empty.py'], '--deepspeed empty.py is no JSON: '),
+    (['tiny', '--deepspeed', 'list.json'], '--deepspeed list.json holds no settings of DeepSpeed'),
+    (['tiny', '--cfg-options', 'train_dataloader.batch_size=0'], 'batch_size=0 of the loader of loop1: a whole number'),
+    (['tiny', '--cfg-options', 'train_cfg.loop2_dataloader.batch_size=[1,2]'], 'batch_size=[1, 2] of the loader of'),
+    (['tiny', '--cfg-options', 'model=5'], 'trains no loops'),
+])
+def test_slips_are_one_line(options, says, checkout, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty.py').write_text('')
+    (tmp_path / 'list.json').write_text('[]')
+    tiny = str(checkout / 'configs/dual_loop_tiny.py')
+    with pytest.raises(SystemExit) as ended:
+        main(['estimate', *(tiny if each == 'tiny' else each for each in options)])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith('dual-loop estimate: ')]
+    assert ended.value.code == 1 and len(said) == 1 and says in said[0]

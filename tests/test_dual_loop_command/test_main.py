@@ -107,6 +107,10 @@ def test_the_console_script_is_the_module():
     (['describe', 'photo.png', '--box', '1,2,3'], "'1,2,3' is not x,y,w,h in pixels"),
     (['describe', 'photo.png', '--box', '1,2,0,3'], 'has no area'),
     (['describe', 'photo.png', '--point', 'nan,2'], "'nan,2' is not x,y in pixels"),
+    (['describe', 'photo.png', '--box', '-5,-5,0,9'], "'-5,-5,0,9' has no area"),
+    (['segment', 'photo.png', 'x', '--max-new-tokens', '9' * 20], '9 is more than 8192'),
+    (['eval', 'cycle', '--max_new_tokens', '9000'], '9000 is more than 8192'),
+    (['estimate', 'c.py', '--gpus', '9' * 20], '9 is more than 1000000000'),
     (['describe', 'photo.png', '--point', '1,2', '--box', '1,2,3,4'], 'not allowed with'),
 ])
 def test_a_wrong_command_line_is_one_line(arguments, says, capsys):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -24,6 +26,11 @@ def test_a_disk_that_takes_no_more_is_one_sentence(writer, small_files_only, tmp
             writing('the thing', tmp_path):
         WRITERS[writer](tmp_path / 'file')
     assert ('as on a full disk' if writer == 'torch' else 'File too large') in str(raised.value)
+
+
+def test_a_folder_that_takes_no_file_names_the_place_and_not_what_is_made_beside_it():
+    with pytest.raises(CannotWrite, match=r'^the page cannot be written to /proc/page\.html: No such file'):
+        write_whole(Path('/proc/page.html'), 'text', 'the page')
 
 
 def test_other_errors_pass(tmp_path):

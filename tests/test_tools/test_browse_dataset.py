@@ -121,6 +121,8 @@ def test_a_bad_sample_is_shown_as_its_substitute(run, folder, tmp_path):
      ['loop 1, source 1: ', "SAVPairDataset has no argument 'dataroot'; did you mean data_root?"]),
     (['small.py', '--source', 'sav', '--cfg-options', 'train_dataloader.dataset.datasets.0.image_size=224'],
      ['image_size=224', 'the model reads 112']),
+    (['small.py', '--source', 'sav', '--num-samples', '1', '--output-dir', 'empty.py'],
+     ['the pictures cannot be written to empty.py: File exists. Choose another --output-dir']),
 ])
 def test_errors_are_one_clear_message(run, folder, arguments, parts):
     (folder / 'empty.py').write_text("model = dict(tokenizer='assets/tiny', pretrained='assets/tiny')\n")

@@ -1,8 +1,6 @@
 """``train --dry-run``: one step of every loop as the run would take it, without a trace in the work_dir."""
 
-import os
 import resource
-import shutil
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
@@ -91,18 +89,12 @@ def take_one_step(args: Namespace, config_file: Path, train: Callable[[Namespace
     """
     if args.resume is not None:
         raise ValueError('--dry-run takes the first step of a run and no later one: leave --resume out')
-    launched = args.launcher != 'none'
-    folder = Path(tempfile.gettempdir()) / f'dual-loop-dry-run-{os.getppid() if launched else os.getpid()}'
-    folder.mkdir(exist_ok=launched)
-    try:
+    with tempfile.TemporaryDirectory(prefix='dual-loop-dry-run-') as folder:  # one of each rank, which none waits for
         dry = copy(args)
-        file = folder / f'{config_file.stem}_{os.environ.get("RANK", "0")}.py'
+        file = Path(folder) / config_file.name
         cfg = read_config(config_file, args.cfg_options)
         if args.cfg_options:
             check_config_keys(cfg)
         of_one_step(cfg).dump(file)
-        dry.config, dry.cfg_options, dry.work_dir, dry.dry_run = str(file), [], str(folder / 'work'), False
+        dry.config, dry.cfg_options, dry.work_dir, dry.dry_run = str(file), [], str(Path(folder) / 'work'), False
         train(dry)
-    finally:
-        if int(os.environ.get('LOCAL_RANK', 0)) == 0:
-            shutil.rmtree(folder, ignore_errors=launched)  # other ranks may still write their logs

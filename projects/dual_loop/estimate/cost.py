@@ -82,7 +82,11 @@ class Estimate:
             further.setdefault('loop2', train.loop2_dataloader)
         if missing := [name for name in others if name not in further]:
             raise ValueError(f'{missing[0]} has no data: set {loader_key(missing[0])}')
-        return {first: self.cfg.train_dataloader.batch_size} | {name: further[name].batch_size for name in others}
+        rows = {first: self.cfg.train_dataloader.batch_size} | {name: further[name].batch_size for name in others}
+        for name, count in rows.items():
+            if type(count) is not int or count < 1:
+                raise ValueError(f'batch_size={count!r} of the loader of {name}: a whole number from 1 on is taken')
+        return rows
 
     @cached_property
     def parameters(self) -> dict[str, tuple[int, int]]:
@@ -170,7 +174,12 @@ def _deepspeed_settings(name: str | None) -> dict[str, Any] | None:
     if not file.is_file():
         known = ', '.join(sorted(path.stem for path in DEEPSPEED_DIR.glob('*.json')))
         raise ValueError(f'--deepspeed {name}: there is no such file, and the names are {known}')
-    settings = json.loads(file.read_text(encoding='utf-8'))
+    try:
+        settings = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'--deepspeed {name} is no JSON: {error}') from error
+    if not isinstance(settings, dict):
+        raise ValueError(f'--deepspeed {name} holds no settings of DeepSpeed: give a JSON object')
     if settings.get('bf16', {}).get('enabled') == 'auto':  # a GPU of today can
         settings['bf16']['enabled'] = True
     return settings

@@ -84,9 +84,10 @@ def shadow_model(cfg: Config) -> tuple[DualLoopModel, list[str]]:
         ValueError: the config trains no loops.
         FileNotFoundError: see :func:`base_settings`.
     """
-    settings = {key: value for key, value in cfg.model.items() if key not in ('type', 'base', 'teacher')}
-    if 'base' not in cfg.model:
+    model = cfg.get('model')
+    if not isinstance(model, dict) or 'base' not in model:
         raise ValueError(f'{cfg.filename} trains no loops (its model has no base): only runs with loops are estimated')
+    settings = {key: value for key, value in model.items() if key not in ('type', 'base', 'teacher')}
     build_loops(settings)  # its refusals first
     base, notes = base_settings(cfg.model.base)
     compiled, budget = base.pop('compile', False), base.pop('memory_budget', 1.0)

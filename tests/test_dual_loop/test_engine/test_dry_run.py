@@ -1,5 +1,6 @@
 """One step of a run, which leaves nothing behind."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,26 @@ def test_takes_a_step_and_leaves_the_folder_as_it_was(config, checkout, tmp_path
         assert part in done.stdout, done.stdout[-3000:]
     assert sorted(tmp_path.rglob('*')) == there and (work_dir / 'mine.txt').read_text() == 'kept'
     assert leftovers() == before
+
+
+def test_two_processes_say_one_result(config, checkout, tmp_path):
+    """It has the peak of the process that needed most, and neither leaves anything."""
+    (tmp_path / 'fuller.py').write_text(
+        'import os\nfrom dual_loop.engine import dry_run\n'
+        'dry_run.peak_memory = lambda: ("process", (2 + 3 * int(os.environ["RANK"])) << 30)\n')
+    cfg = Config.fromfile(config)
+    cfg.custom_imports.imports.append('fuller')
+    cfg.dump(config)
+    work_dir, before, there = tmp_path / 'run', leftovers(), sorted(tmp_path.rglob('*'))
+    done = subprocess.run(
+        [checkout / 'tools/dist_train.sh', config, '2', '--work-dir', work_dir, '--dry-run'], cwd=tmp_path,
+        capture_output=True, text=True, env=os.environ | dict(
+            OMP_NUM_THREADS='1', PYTHONPATH=f'{checkout / "projects"}:{tmp_path}', PYTHONDONTWRITEBYTECODE='1',
+            PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', VIRTUAL_ENV=sys.prefix))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('one step was taken') == done.stdout.count('seconds of the first step') == 1
+    assert done.stdout.count('peak memory') == done.stdout.count('peak memory of each process at most: 5.00 GiB') == 1
+    assert sorted(tmp_path.rglob('*')) == there and leftovers() == before
 
 
 def test_faults_are_those_of_a_run(config):

@@ -92,7 +92,7 @@ def test_released_weights_without_other_data(folder, large, tmp_path, captioned)
     assert cfg.model.base.pretrained == str(large) and 'network' not in cfg.model.base
     settings = dataset_settings(cfg)
     [mine] = settings['loop 1']
-    assert (mine['image_size'], mine['grounding_size'], mine['num_image_tokens']) == (448, 1024, 256)
+    assert (mine['image_size'], mine['grounding_size'], mine['num_image_tokens']) == (448, 1024, 784)
     assert mine['repeats'] > 1 and mine['tokenizer']['folder'] == str(large)
     assert list(build_loops(cfg.model)) == (['loop1', 'loop2'] if captioned else ['loop1'])
     assert ('loop 2' in settings) == captioned == ('held out' in settings)

@@ -30,7 +30,7 @@ def test_parameters_are_those_of_the_built_model(pair, base):
 def test_sizes_come_from_the_folder_of_weights():
     shadow, notes = shadow_model(Config(dict(model=dict(
         base=dict(tokenizer='assets/tiny', pretrained='assets/tiny', lora=dict(r=16, alpha=32))))))
-    assert notes == [] and shadow.base.config.llm_config.hidden_size == 128
+    assert notes == [] and shadow.base.config.llm_config.hidden_size == 192
 
 
 def test_without_the_folder_they_are_those_stated(network_sizes, tmp_path):

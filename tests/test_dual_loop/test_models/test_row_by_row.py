@@ -134,7 +134,7 @@ def test_loop1_without_the_rows_that_the_teacher_does_not_find(model, make_batch
     ious = {row: int((found[row] & data['masks2'][row]).sum()) / int((found[row] | data['masks2'][row]).sum())
             for row in taught}
     threshold, dropped = sum(ious.values()) / 2, min(ious, key=ious.get)
-    assert min(ious.values()) < 0.99 * threshold
+    assert min(ious.values()) < 0.999 * threshold
     monkeypatch.setattr(model.loops['loop1'], 'min_cycle_iou', threshold)
     out = model.loops['loop1'].forward(model, data, 3)
     assert float(out['rows_kept']) == 0.5 and float(out['cycle_iou']) == pytest.approx(threshold, rel=1e-5)

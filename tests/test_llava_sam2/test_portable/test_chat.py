@@ -190,7 +190,7 @@ def test_resized_rows_are_used_saved_and_loaded(network_sizes, image, tokenizer,
     model.save_pretrained(tmp_path)
     assert_equal(Sa2VAChatModel.from_pretrained(tmp_path), model)
     model.resize_token_embeddings(300)
-    with pytest.raises(ValueError, match='the model has 300 token rows but the tokenizer has 628'):
+    with pytest.raises(ValueError, match='the model has 300 token rows but the tokenizer has 640'):
         model.predict_forward(image=image, text=FIND, tokenizer=tokenizer)
 
 

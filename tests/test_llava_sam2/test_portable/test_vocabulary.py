@@ -137,7 +137,7 @@ def test_missing_protocol_token_is_named():
 
 
 def test_too_few_rows_are_refused(vocabulary):
-    with pytest.raises(ValueError, match='100 token rows but the tokenizer has 628'):
+    with pytest.raises(ValueError, match='100 token rows but the tokenizer has 640'):
         Vocabulary(vocabulary.tokenizer, 100, PHI3_CHAT)
 
 
