@@ -88,6 +88,7 @@ def test_each_class_takes_less_than_20_lines(sections):
 def test_samples_are_right(my_data, folder, kind):
     dataset = getattr(my_data, kind)(data_root=folder, **SIZES)
     samples = {sample['sample_id']: sample for sample in map(dataset.__getitem__, range(len(dataset)))}
+    grid = SIZES['region_grid']
     assert samples.keys() == BOXES.keys() and dataset.quarantine.count == 0
     for name, (top, left, height, width) in BOXES.items():
         sample = samples[name]
@@ -97,9 +98,9 @@ def test_samples_are_right(my_data, folder, kind):
         assert torch.equal(sample['masks'], mask)
         red, _, blue = sample['g_pixel_values'].int()
         assert (red[mask] > blue[mask]).float().mean() > 0.95 > 0.05 > (red[~mask] > blue[~mask]).float().mean()
-        rows, columns = ([cell for cell in range(4) if start < side * (cell + 1) and start + size > side * cell]
-                         for start, size, side in ((top, height, HEIGHT // 4), (left, width, WIDTH // 4)))
-        cells = torch.zeros(4, 4, dtype=torch.bool)
+        rows, columns = ([cell for cell in range(grid) if start < side * (cell + 1) and start + size > side * cell]
+                         for start, size, side in ((top, height, HEIGHT / grid), (left, width, WIDTH / grid)))
+        cells = torch.zeros(grid, grid, dtype=torch.bool)
         cells[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] = True
         assert torch.equal(sample['prompt_masks'], cells)
         assert sample['caption'] == (f'The box {name}.' if dataset.describes else None)
