@@ -72,7 +72,7 @@ def plain_reward(model, listener, data, taught) -> tuple[torch.Tensor, list[floa
         log_probs, sampled, best = caption_log_probs(row, ids)
         ious = []
         for said in (sampled, best):
-            text = row.tokenizer.decode(said).strip().lower()
+            text = ' '.join(row.tokenizer.decode(said).lower().split())
             with torch.no_grad():
                 logits = hears.segmentation(hears.encode(' ' + text.removesuffix('.').rstrip()))['logits']
             full = torch.nn.functional.interpolate(logits[None, None], size=(128, 128), mode='bilinear')[0, 0] > 0

@@ -9,6 +9,7 @@ from llava_sam2.portable.answers import answer_rows
 from llava_sam2.portable.network import Sa2VANetwork
 from llava_sam2.portable.rows import chat_row
 from llava_sam2.portable.static_decoding import KeptDecoder, StaticDecoder
+from llava_sam2.portable.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope='module')
@@ -48,9 +49,11 @@ def test_a_row_answers_alone_what_it_answers_in_a_batch(model, vocabulary, rows)
 
 
 def test_no_answer_contains_an_image_token_or_an_unused_row(model, vocabulary, rows, monkeypatch):
+    vocabulary = Vocabulary(vocabulary.tokenizer, 648, vocabulary.template)
+
     def logits(states):
-        wished = torch.zeros(len(states), 640)
-        wished[:, [vocabulary.image_id, 639]] = 9.0
+        wished = torch.zeros(len(states), 648)
+        wished[:, [vocabulary.image_id, 647]] = 9.0
         wished[:, vocabulary.encode(' d')[0]] = 1.0
         return wished
 
