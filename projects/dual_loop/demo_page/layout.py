@@ -118,8 +118,8 @@ class _Page:
     def _connect(self) -> None:
         answers = [*self.found, *self.described, *self.went]
         everything = [self.canvas, self.second, self.picture, self.picture2, self.phrase, self.note, *answers]
-        # All happens in the order of the clicks, so that a question is about what was marked before it, and no click of
-        # a quick user is left out.
+        # All happens in the order of the clicks, so that a question is about what was marked before it, no click of a
+        # quick user is left out, and no tab that was turned to before a click puts the picture back.
         in_turn: dict[str, Any] = dict(concurrency_id='in turn', concurrency_limit=1)
         marking = in_turn | dict(show_progress='hidden', trigger_mode='multiple')
         _on(self.gallery.select, self._choose, [self.tab], everything, **marking)
@@ -134,7 +134,7 @@ class _Page:
             [self.canvas, self.second, self.picture, self.picture2, self.note], **marking)
         for name, tab in zip(TABS, (self.find_tab, self.describe_tab, self.loop_tab)):
             _on(tab.select, partial(self._turn_to, name), [self.canvas],
-                [self.tab, self.picture, self.hint, self.marking], show_progress='hidden')
+                [self.tab, self.picture, self.hint, self.marking], show_progress='hidden', **in_turn)
         for event in (self.find.click, self.phrase.submit):
             _on(event, self._find, [self.canvas, self.phrase], self.found, show_progress_on=self.find, **in_turn)
         _on(self.describe.click, self._describe, [self.canvas], self.described, show_progress_on=self.describe,
