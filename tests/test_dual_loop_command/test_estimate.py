@@ -1,5 +1,7 @@
 """``dual-loop estimate`` on the tiny config."""
 
+import re
+
 import pytest
 
 from dual_loop_command import estimate as command
@@ -17,8 +19,10 @@ def test_says_what_a_run_costs(capsys, checkout, monkeypatch):
     said = capsys.readouterr().out
     assert ended.value.code == 0
     assert '  24 GB: 17' in said
+    sent, seconds = map(float, re.search(r'each rank sends (\S+) GB, (\S+) s at 25 GB/s', said).groups())
+    assert seconds == pytest.approx(sent / 25, rel=0.01)
     for line in ('lora ', 'sam2 ', 'frozen weights', 'EMA averages', "decoder's cache", 'decoder layers', 'peak',
-                 'TFLOP/s', 'each rank sends', 's at 25 GB/s', '24 GB: '):
+                 'TFLOP/s', '24 GB: '):
         assert line in said, said
 
 

@@ -1,4 +1,4 @@
-"""What ranks tell each other in a step, and how long it takes."""
+"""What ranks tell each other in a step."""
 
 from .kept import Sharding
 
@@ -18,8 +18,3 @@ def exchanged_bytes(count: int, gradients: int, sharding: Sharding) -> float:
     size = 2 if sharding.bf16 else 4
     update = 2 * turns * size * count
     return 2 * turns * 4 * count * gradients + update
-
-
-def exchange_seconds(sent: float, gigabytes: float) -> float:
-    """``gigabytes`` are those of a second, of the slowest link of the ring."""
-    return sent / (gigabytes * 1e9)

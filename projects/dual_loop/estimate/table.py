@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 from .batches import caption_len
 from .cost import CARDS, Estimate, seconds
-from .exchange import exchange_seconds
 
 _KEPT = dict(
     frozen_weights='frozen weights', trained_weights='trained weights', masters='their fp32 masters',
@@ -46,7 +45,7 @@ def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784,
         yield 'arithmetic of a step: counted for the two loops only'
     if estimate.sharding.gpus > 1:
         sent = estimate.exchanged()
-        yield (f'exchange of a step: each rank sends {sent / 1e9:.3g} GB, {exchange_seconds(sent, network):.3g} s at '
+        yield (f'exchange of a step: each rank sends {sent / 1e9:.3g} GB, {sent / network / 1e9:.3g} s at '
                f'{network:g} GB/s')
     yield 'largest batch (rows of each loop in a micro-batch) on a card of'
     for card in cards:
