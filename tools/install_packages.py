@@ -51,7 +51,9 @@ def install(command: Sequence[str], packages: int, folder: Path, progress: Progr
         while (line := _next(lines)) is not None:
             fetched = min(packages, fetched + line.startswith(('Collecting ', 'Requirement already satisfied: ')))
             progress.set(fetched + min(packages, _installed(folder) - before))
-        return process.wait()
+        if (status := process.wait()) == 0:
+            progress.set(2 * packages)
+        return status
     finally:  # pip does not outlive it
         process.terminate()
         process.wait()
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                '--no-deps', '-r', str(args.lock)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with Progress(2 * packages, 'fetching and installing', 'packages') as progress:
+        with Progress(2 * packages, f'fetching and installing {packages} packages', 'steps') as progress:
             return install(command, packages, Path(sysconfig.get_path('purelib')), progress)
     except KeyboardInterrupt:
         return 130
