@@ -8,6 +8,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 case ${1:-} in -h|--help) print_help "$0"; exit ;; esac
 use_environment
-# Threads that wait sleep. Spinning, they take the cores from whatever else runs, and a step took nine times as long.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 exec "$python" "$root/tools/train.py" "$root/configs/dual_loop_tiny.py" --work-dir "$root/work_dirs/dual_loop_tiny" "$@"

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from dual_loop.engine import compat
 from dual_loop.proof.plan import SPEED_STEPS, arms, stage
-from dual_loop.proof.results import read_results, seconds_of_arms
+from dual_loop.proof.results import FEWEST_STEPS, read_results, seconds_of_arms
 from dual_loop.proof.running import Proof, visible_gpus
 from dual_loop.proof.tables import table
 from dual_loop.stop import run_command
@@ -48,6 +48,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     compat.require_xtuner()
+    if args.steps and args.steps < FEWEST_STEPS:
+        sys.exit(f'run_proof.py: --steps {args.steps} is too short to say how long a step takes: use {FEWEST_STEPS} or '
+                 'more')
     if unknown := {*(args.only or ())} - {*arms(ROOT)}:
         sys.exit(f'run_proof.py: no arm {", ".join(sorted(unknown))}: use {", ".join(arms(ROOT))}')
     try:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,21 @@ class Parser(ArgumentParser):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self._negative_number_matcher = re.compile(r'-[\d.,-]+$')  # of argparse, which knows single numbers only
+
+    def parse_known_args(self, args=None, namespace=None):
+        given = sys.argv[1:] if args is None else args
+        if any(not each or re.fullmatch('--[a-z-]+=', each) for each in given):  # '' would be the current folder
+            self.error('an argument is empty: is a variable on the command line not set?')
+        return super().parse_known_args(args, namespace)
+
+    def _print_message(self, message: str, file=None) -> None:
+        """Where there is no room for it, argparse would be silent."""
+        file = file or sys.stderr
+        try:
+            file.write(message)
+            file.flush()
+        except OSError as error:
+            raise SystemExit(f'{self.prog}: {error}') from error
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'{self.prog}: {message} (--help says more)\n')

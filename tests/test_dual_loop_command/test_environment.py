@@ -1,6 +1,7 @@
 """Outside the environment, and under another Python, every command is one line with the remedy."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,13 @@ def test_another_python_gets_as_far_as_that():
         ast.parse(file.read_text(), feature_version=(3, 4))
     for file in (*SCRIPTS, light / 'main.py', light / '__main__.py'):
         ast.parse(file.read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize(('given', 'policy'), [({}, 'PASSIVE'), (dict(OMP_WAIT_POLICY='ACTIVE'), 'ACTIVE')])
+def test_threads_sleep_while_they_wait(given, policy):
+    """Before torch reads it: it is settled with what is imported first."""
+    code = COMMAND + 'import os, dual_loop_command.script\nassert "torch" not in sys.modules\n' \
+        'print(os.environ["OMP_WAIT_POLICY"])'
+    environment = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'} | given
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == [policy]

@@ -102,6 +102,8 @@ def test_the_console_script_is_the_module():
     (['train'], 'the following arguments are required: config'),
     (['train', 'c.py', '--cfg-options', 'model.tau', '0.5'], "'model.tau' is not KEY=VALUE: write for example"),
     (['check', 'c.py', '--samples', '0'], "'0' is not a whole number from 1 on"),
+    (['check', ''], 'an argument is empty'),  # and not the current folder
+    (['describe', 'photo.png', '--point', '1,2', '--model='], 'an argument is empty'),
     (['segment', 'photo.png', ' '], 'say what to find'),
     (['describe', 'photo.png'], 'one of the arguments --mask --box --point is required'),
     (['describe', 'photo.png', '--box', '1,2,3'], "'1,2,3' is not x,y,w,h in pixels"),

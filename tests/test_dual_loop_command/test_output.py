@@ -81,3 +81,10 @@ def test_a_full_disk_is_one_line(tmp_path, kind):
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert [line for line in said.splitlines() if line] == ['talk: standard output: No space left on device']
+
+
+def test_help_on_a_full_disk_is_one_line():
+    with open('/dev/full', 'w') as full:
+        process = start('-m', 'dual_loop_command', 'segment', '--help', stdout=full, stderr=subprocess.PIPE)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and said == 'dual-loop segment: standard output: No space left on device\n'

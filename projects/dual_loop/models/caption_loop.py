@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from llava_sam2.batches import usable_weights
 from llava_sam2.text_rows import TextRows
 
-from .loop import CAPTION_PATH, Loop, Passage, detached
+from .loop import CAPTION_PATH, Loop, Passage, check_caption_len, detached
 
 if TYPE_CHECKING:
     from .dual_loop_model import DualLoopModel
@@ -38,7 +38,7 @@ class CaptionLoop(Loop):
     def __init__(self, max_caption_len: int = 256, answer_weight: float = 1.0, mask_weight: float = 0.0,
                  name: str = 'loop2'):
         self.name = name
-        self.max_caption_len = max_caption_len
+        self.max_caption_len = check_caption_len(max_caption_len)
         self.answer_weight = answer_weight
         self.mask_weight = mask_weight
         self.reaches = None if mask_weight else CAPTION_PATH

@@ -124,3 +124,11 @@ def as_numbers(figures: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
     tensors = {name: value for name, value in figures.items() if isinstance(value, torch.Tensor)}
     values = torch.stack([value.float() for value in tensors.values()]).tolist() if tensors else []
     return {name: float(value) for name, value in (dict(figures) | dict(zip(tensors, values))).items()}
+
+
+def check_caption_len(max_caption_len: int) -> int:
+    """Tokens of a caption at most, as given; raises ``ValueError`` if a caption could have none."""
+    if not isinstance(max_caption_len, int) or max_caption_len < 1:
+        raise ValueError(f'model.max_caption_len={max_caption_len!r} is no number of tokens: use a whole number from 1 '
+                         'on')
+    return max_caption_len

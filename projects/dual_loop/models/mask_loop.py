@@ -23,7 +23,7 @@ from .caption_reward import CaptionReward, build_listener
 from .corruption import corrupt
 from .cycle_filter import cycle_ious, filtered
 from .distillation import mask_distillation
-from .loop import Loop, Passage, detached
+from .loop import Loop, Passage, check_caption_len, detached
 from .losses import positions_loss
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class MaskLoop(Loop):
         if not 0 <= min_cycle_iou <= 1:
             raise ValueError(f'model.min_cycle_iou={min_cycle_iou} is an IoU of 0..1; 0 filters nothing')
         check_limits(bridge_gradient, bridge_max_norm)
-        self.max_caption_len = max_caption_len
+        self.max_caption_len = check_caption_len(max_caption_len)
         self.mask_ratio = mask_ratio
         self.answer_weight = answer_weight
         self.denoise_weight = denoise_weight

@@ -17,6 +17,8 @@ from .plan import Run
 FIGURES = ('held_out/', 'cycle/')
 #: Steps that are left out of the seconds of a step: the loaders start and memory is found.
 SLOW_STEPS = 20
+#: Of a run; configs/_base_/proof.py logs every 20.
+FEWEST_STEPS = 40
 
 
 def read_result(run: Run, work_dir: Path) -> dict[str, Any]:

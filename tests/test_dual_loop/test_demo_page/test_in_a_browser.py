@@ -127,7 +127,7 @@ def test_all_three_tabs(visit, layout):
     marking = page.locator('#marking')
     sync_api.expect(marking).to_be_hidden()
     page.locator('#find').click()
-    shows(page, 'found', 'Found: 45')
+    shows(page, 'found', 'Found: 48')
     shows(page, 'found-below1', 'the red ring')
     page.locator('#found-picture1 img').wait_for()
     fits()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from loop_probes import SAMPLES, gradients, read_rows, spy
 
-from dual_loop.models.caption_loop import predicted_regions
+from dual_loop.models.caption_loop import CaptionLoop, predicted_regions
 from llava_sam2.portable import prompts
 from llava_sam2.portable.regions import region_grid
 from llava_sam2.portable.sequences import IGNORE
@@ -64,6 +64,11 @@ def test_loop2_refuses_a_row_without_caption(build_loops, make_batch):
     with pytest.raises(ValueError, match='no caption.*train_dataloader.*loop2_dataloader'):
         model = build_loops()
         model.loops['loop2'].forward(model, make_batch(dict(key=3, caption=None)), 0)
+
+
+def test_captions_of_no_token_are_refused():
+    with pytest.raises(ValueError, match='max_caption_len=0 is no number of tokens'):
+        CaptionLoop(max_caption_len=0)
 
 
 def test_loop2_loss_and_what_it_trains(build_loops, make_batch):

@@ -291,6 +291,7 @@ def test_options_that_make_no_sense_are_refused(monkeypatch):
     for options, named in [
         (dict(slot='pupil'), "model.slot='pupil'"), (dict(min_cycle_iou=1.5), 'min_cycle_iou=1.5'),
         (dict(min_cycle_iou=float('nan')), 'min_cycle_iou=nan'), (dict(bridge_gradient=-1.0), 'bridge_gradient=-1'),
+        (dict(max_caption_len=-4), 'max_caption_len=-4'), (dict(max_caption_len=2.5), 'max_caption_len=2.5'),
         (dict(bridge=dict(type=OwnBridge), slot='teacher'), 'given=.*OwnBridge is not'),
     ]:
         with pytest.raises(ValueError, match=named):
