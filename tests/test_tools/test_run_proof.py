@@ -46,6 +46,11 @@ def test_the_status_says_whether_all_is_done(tool, tmp_path, answer, status):
     assert tool.main(['recipe', '--results', str(tmp_path)]) == status
 
 
+def test_a_run_that_is_too_short_to_be_timed(tool):
+    with pytest.raises(SystemExit, match='--steps 20 is too short .* use 40 or more'):
+        tool.main(['arms', '--only', 'both', '--steps', '20'])
+
+
 def test_an_arm_that_is_none(tool):
     with pytest.raises(SystemExit, match='no arm boths: use .*both, '):
         tool.main(['arms', '--only', 'boths'])

@@ -88,13 +88,22 @@ def open_tab(page, name):
 def click(page, picture, x, y):
     """At a share of the width and the height of a picture, which changes by it."""
     image = page.locator(f'#{picture} img')
-    box, before = image.bounding_box(), image.get_attribute('src')
+    box, before = at_rest(page, image), image.get_attribute('src')
     # The element is as wide as its frame, and the picture in its middle keeps its shape.
     size = image.evaluate('image => [image.naturalWidth, image.naturalHeight]')
     scale = min(box['width'] / size[0], box['height'] / size[1])
     left, top = (box[side] / 2 - length * scale / 2 for side, length in zip(('width', 'height'), size))
     image.click(position=dict(x=left + x * size[0] * scale, y=top + y * size[1] * scale))
     changes(page, picture, before)
+
+
+def at_rest(page, image):
+    """Where a picture is, once the page has its layout: a click beside the picture would mean nothing."""
+    box = None
+    while (now := image.bounding_box()) != box:
+        box = now
+        page.wait_for_timeout(200)
+    return box
 
 
 def changes(page, picture, before):

@@ -19,7 +19,7 @@ def loaders(cfg):
 
 
 def test_all_arms_of_the_plan_are_there(configs):
-    assert set(MAIN) <= configs.keys() and len(configs) == 19
+    assert set(MAIN) <= configs.keys() and len(configs) == 28
 
 
 @pytest.mark.parametrize('key', ['train_cfg.max_steps', 'optim_wrapper', 'param_scheduler', 'val_dataloader',
@@ -41,9 +41,29 @@ def test_every_arm_but_the_ceiling_has_the_supervised_stream_of_the_captioned_sc
             assert last.dataset.datasets == configs['supervised'].train_dataloader.dataset.datasets, arm
 
 
-@pytest.mark.parametrize('arm', ['detached', 'bounded', 'clean_slot', 'uncorrupted', 'filtered', 'discrete', 'sum',
-                                 'same_frame', 'distilled', 'rewarded', 'pcgrad', 'live', 'frozen', 'several'])
-def test_an_arm_differs_from_both_in_what_it_is_called_after_alone(configs, arm):
+def test_no_two_data_sets_of_a_loader_have_one_name(configs):
+    """Which training refuses."""
+    for arm, cfg in configs.items():
+        for loader in loaders(cfg).values():
+            names = [(each.get('name') or each.type.__name__, each.get('split')) for each in loader.dataset.datasets]
+            assert len(set(names)) == len(names), (arm, names)
+
+
+LOOP1 = '.model.loops.0.'
+
+
+@pytest.mark.parametrize(('arm', 'other', 'changed'), [
+    *[(arm, 'both', LOOP1) for arm in ('detached', 'bounded', 'clean_slot', 'uncorrupted', 'filtered', 'discrete',
+                                       'distilled', 'rewarded', 'soft', 'weak')],
+    *[(arm, 'both', '.train_cfg.surgery.') for arm in ('sum', 'pcgrad')],
+    *[(arm, 'both', '.model.teacher') for arm in ('live', 'frozen')],
+    *[(arm, 'both', '.train_dataloader.') for arm in ('several', 'same_frame')],
+    *[(f'discrete_{arm}', 'discrete', LOOP1) for arm in ('filtered', 'distilled')],
+    ('discrete_sum', 'discrete', '.train_cfg.surgery.'), ('discrete_live', 'discrete', '.model.teacher'),
+    ('discrete_several', 'discrete', '.train_dataloader.'), ('soft_bounded', 'soft', LOOP1),
+    ('soft_sampled', 'soft_bounded', LOOP1),
+])
+def test_an_arm_differs_in_what_it_is_called_after_alone(configs, arm, other, changed):
     def flat(value, prefix=''):
         if not isinstance(value, (dict, list, tuple)):
             return {prefix: value}
@@ -51,12 +71,9 @@ def test_an_arm_differs_from_both_in_what_it_is_called_after_alone(configs, arm)
         return {key: leaf for name, each in pairs for key, leaf in flat(each, f'{prefix}.{name}').items()}
 
     parts = ('model', 'train_dataloader', 'train_cfg')
-    own, other = (flat({part: configs[name][part] for part in parts}) for name in (arm, 'both'))
-    changed = {key for key in own.keys() | other.keys() if own.get(key) != other.get(key)}
-    expected = dict(sum='.train_cfg.surgery.', pcgrad='.train_cfg.surgery.', live='.model.teacher',
-                    frozen='.model.teacher', several='.train_dataloader.',
-                    same_frame='.train_dataloader.').get(arm, '.model.loops.0.')
-    assert changed and all(key.startswith(expected) for key in changed), changed
+    own, others = (flat({part: configs[name][part] for part in parts}) for name in (arm, other))
+    found = {key for key in own.keys() | others.keys() if own.get(key) != others.get(key)}
+    assert found and all(key.startswith(changed) for key in found), found
 
 
 def test_settings_of_a_run_reach_its_config(checkout):
