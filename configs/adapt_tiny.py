@@ -1,36 +1,68 @@
-"""The two loops and a supervised stream beside them, which keeps the model from forgetting.
+"""The quickstart: the tiny base adapts to scenes with new names, by both loops beside a few captions with masks.
 
-    xtuner train configs/three_loops_tiny.py
+    xtuner train configs/adapt_tiny.py
 """
 __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
 from mmengine.config import read_base
-from mmengine.dataset import InfiniteSampler
-from xtuner.dataset import ConcatDataset
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.runner import ValLoop
+from torch.optim import AdamW
 
-from dual_loop.datasets import collate_samples
+from dual_loop.engine.hooks import CycleHook, HeldOutHook, PictureHook, ProgressLine, ReportHook, TeacherEMAHook
+from dual_loop.engine.loop import DualLoopTrainLoop
+from dual_loop.evaluation import ReferringMetric
 from dual_loop.models import CaptionLoop, DualLoopModel, MaskLoop, SupervisedLoop
+from llava_sam2.model import VideoLLaVASAMModel
 
 with read_base():
-    from .dual_loop_tiny import *
+    from ._base_.adaptation_data import *
+    from ._base_.runtime import *
+
+custom_imports = dict(imports=['dual_loop.registered'], allow_failed_imports=False)
 
 model = dict(
     type=DualLoopModel,
-    base=model['base'],
-    # Surgery takes their gradients in this order.
+    base=dict(
+        type=VideoLLaVASAMModel,
+        tokenizer='assets/tiny',
+        pretrained='assets/tiny',
+        # The language model as a whole: rows of new words cannot be learned by LoRA.
+        trainable=('mlp1', 'language_model', 'text_hidden_fcs', 'mask_decoder'),
+        loss_mask=dict(weight=2.0, num_points=1024),
+    ),
     loops=[
-        dict(type=MaskLoop, topk=64, max_caption_len=32, denoise_weight=1.0),
+        dict(type=MaskLoop, bridge='discrete', max_caption_len=32),
         dict(type=CaptionLoop, max_caption_len=32),
         dict(type=SupervisedLoop, joins='loop1'),  # its gradient is added to loop 1's before surgery and kept whole
     ],
 )
-train_cfg['loop_dataloaders'] = dict(
-    supervised=dict(
-        dataset=dict(type=ConcatDataset, datasets=[refcoco, *describe_anything]),
-        sampler=dict(type=InfiniteSampler, shuffle=True),
-        collate_fn=dict(type=collate_samples),
-        batch_size=16,
-        num_workers=1,
-        persistent_workers=True,
-    ),
+
+train_dataloader = loop1_dataloader
+train_cfg = dict(
+    type=DualLoopTrainLoop,
+    loop2_dataloader=loop2_dataloader,
+    loop_dataloaders=dict(supervised=supervised_dataloader),
+    max_steps=160,
+    accumulative_counts=1,
+    surgery=dict(rule='orthogonal', beta=0.5, max_grad_norm=1.0),
+    preview_interval=50,
 )
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=6e-4, betas=(0.9, 0.999), weight_decay=0.05))
+param_scheduler = [
+    dict(type=LinearLR, start_factor=0.01, begin=0, end=8, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=0.0, begin=8, end=160, by_epoch=False),
+]
+# Held-out masks, before and after training (HeldOutHook).
+val_dataloader = held_out_dataloader
+val_cfg = dict(type=ValLoop)
+val_evaluator = dict(type=ReferringMetric)
+log_processor = dict(type=ProgressLine, window_size=5)
+custom_hooks = [
+    dict(type=TeacherEMAHook, decay=0.999),
+    dict(type=HeldOutHook),
+    # Mask to caption to mask, and the words of it, before and after.
+    dict(type=CycleHook, interval=160, num_samples=128, batch_size=32, max_new_tokens=32, datasets=[described_val]),
+    dict(type=PictureHook, rows=4),
+    dict(type=ReportHook),
+]

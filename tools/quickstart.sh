@@ -8,4 +8,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 case ${1:-} in -h|--help) print_help "$0"; exit ;; esac
 use_environment
-exec "$python" "$root/tools/train.py" "$root/configs/dual_loop_tiny.py" --work-dir "$root/work_dirs/dual_loop_tiny" "$@"
+exec "$python" "$root/tools/train.py" "$root/configs/adapt_tiny.py" --work-dir "$root/work_dirs/adapt_tiny" "$@"

@@ -60,9 +60,9 @@ def test_own_parts_train_outside_the_project(code_blocks, checkout, tmp_path):
 
 def test_the_supervised_stream_beside_the_loops(checkout, tmp_path):
     shutil.copytree(checkout / 'configs', tmp_path / 'configs')
-    with open(tmp_path / 'configs/three_loops_tiny.py', 'a') as config:
+    with open(tmp_path / 'configs/adapt_tiny.py', 'a') as config:
         config.write(SILENT + UNMEASURED)
-    log, steps = train(checkout, tmp_path / 'configs/three_loops_tiny.py', 'supervised')
+    log, steps = train(checkout, tmp_path / 'configs/adapt_tiny.py', 'supervised')
     for step in steps:
         parts = [step[f'supervised/{part}'] for part in ('mask', 'dice', 'answer', 'caption')]
         assert step['supervised/loss'] == pytest.approx(sum(parts), rel=1e-5)

@@ -36,6 +36,6 @@ def test_both_ways_take_the_same_step(report):
 
 
 def test_a_config_of_other_loops_is_refused(checkout):
-    done = subprocess.run([sys.executable, 'tools/benchmark_step.py', 'configs/three_loops_tiny.py'], cwd=checkout,
+    done = subprocess.run([sys.executable, 'tools/benchmark_step.py', 'configs/adapt_tiny.py'], cwd=checkout,
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and 'does not train the two loops' in done.stderr

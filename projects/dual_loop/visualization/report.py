@@ -58,6 +58,7 @@ class Report:
         losses: names of those that stand large, of each loop by its title; the others are folded.
         panels: pictures, in any order.
         highlights: the few figures that stand first, before -> after, such as the held-out mask IoU.
+        recorded: what the run is whose figures stand beside the highlights.
         facts: names and values about the run.
         config: of the run.
         status: how far the run is.
@@ -68,6 +69,7 @@ class Report:
     losses: Mapping[str, Sequence[str]] = field(default_factory=dict)
     panels: Sequence[ReportPanel] = ()
     highlights: Sequence[SummaryRow] = ()
+    recorded: str = ''
     facts: Sequence[tuple[str, str]] = ()
     config: str = ''
     status: str = ''
@@ -87,7 +89,7 @@ def write_report(path: str | Path, report: Report) -> Path:
     body = [f'<h1>{breakable(report.title)}</h1>', f'<p class="name">{escape(report.status)}</p>',
             f'{_LINKS}{_links_of(path)}{_END}']
     if report.highlights:
-        body.append(f'<div class="grid">{"".join(map(_tile, report.highlights))}</div>')
+        body.append(f'<div class="grid">{"".join(_tile(row, report.recorded) for row in report.highlights)}</div>')
     if not report.scalars:
         body.append('<p class="none">No numbers were logged yet.</p>')
     shown: set[str] = set()
@@ -121,8 +123,10 @@ def _links_of(path: Path) -> str:
     return found[1] if found else ''
 
 
-def _tile(row: SummaryRow) -> str:
+def _tile(row: SummaryRow, recorded: str) -> str:
     about = explain(row.name).meaning
+    if row.recorded is not None:
+        about += f' {recorded}: {row.recorded:.3g}.'
     return (f'<div class="card"><div class="name">{breakable(row.title)}</div><div class="big">'
             f'<span>{row.first:.3g} →</span> {"…" if row.last is None else format(row.last, ".3g")}</div>'
             f'<p class="about">{escape(about)}</p></div>')

@@ -22,6 +22,7 @@ class SummaryRow:
         last: at the end; None if it is not known yet.
         count: of values in between (0: not a series).
         title: for readers; the name by default.
+        recorded: at the end of another run, that this one is held against.
     """
 
     name: str
@@ -29,6 +30,7 @@ class SummaryRow:
     last: float | None
     count: int = 0
     title: str = ''
+    recorded: float | None = None
 
     def __post_init__(self):
         if not self.title:
@@ -73,12 +75,16 @@ def summarise_scalars(records: Iterable[Mapping]) -> list[SummaryRow]:
 
 
 def print_table(rows: Sequence[SummaryRow], title: str = 'first and last tenth of the run',
-                console: Console | None = None) -> None:
-    """Print rows as a table in the terminal."""
+                console: Console | None = None, recorded: str = '') -> None:
+    """Print rows as a table in the terminal, with a column of the other run, ``recorded``, where there is one."""
     table = Table(title=escape(title), title_justify='left', header_style='bold')
     table.add_column('quantity', overflow='fold')
     for column in ('first', 'last', 'change', 'values'):
         table.add_column(column, justify='right', no_wrap=True)
+    if recorded:
+        table.add_column(escape(recorded), justify='right')
     for row in rows:
-        table.add_row(escape(row.title), f'{row.first:.4g}', f'{row.last:.4g}', row.change, str(row.count or ''))
+        other = [] if not recorded else [''] if row.recorded is None else [f'{row.recorded:.4g}']
+        table.add_row(escape(row.title), f'{row.first:.4g}', f'{row.last:.4g}', row.change, str(row.count or ''),
+                      *other)
     (console or Console()).print(table)

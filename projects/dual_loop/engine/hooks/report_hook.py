@@ -1,8 +1,10 @@
 """A page with curves and pictures from the first steps of a run on, and a table in the terminal at its end."""
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from dual_loop.engine.unwrapped import unwrapped
 from dual_loop.visualization.report import Report, write_report
 from dual_loop.visualization.run_log import SCALARS, Start, joined, read_facts, read_scalars
 from dual_loop.visualization.summary import SummaryRow, collect_series, print_table, summarise_scalars
+from llava_sam2.paths import resolve, write_whole
 
 from .picture_hook import read_pictures
 
+#: In the work_dir of a run that has come to its end.
+FIGURES = 'figures.json'
 #: Figures of CycleHook that stand with the held-out ones: the other direction, and whether it is closed.
 CYCLE_FIGURES = {'cycle/cider': 'CIDEr of descriptions',
                  'cycle/accuracy_all_four': 'descriptions with all four attributes right',
@@ -36,13 +41,22 @@ class ReportHook(Hook):
 
     The page is there after the first step with a preview or with a line in the log, and is renewed at every preview and
     at the end. Answer losses are shown above the floor that the drawn wordings set. Held-out masks (HeldOutHook) and
-    descriptions, their masks and the share of answers without ``[SEG]`` (CycleHook) stand first, before and after.
+    descriptions, their masks and the share of answers without ``[SEG]`` (CycleHook) stand first, before and after; at
+    the end ``work_dir/figures.json`` has them too.
+
+    Args:
+        recorded: ``dict(title=..., file=...)`` of an earlier run's ``figures.json``, whose figures at the end stand
+            beside this run's. Its date is added to the title. A relative path is one of the checkout.
+
+    Raises:
+        ValueError: ``recorded`` is no such file.
     """
 
     # After every hook that measures, draws or logs.
     priority = 'VERY_LOW'
 
-    def __init__(self):
+    def __init__(self, recorded: Mapping[str, str] | None = None):
+        self._recorded, self._recorded_title = read_figures(**recorded) if recorded else ({}, '')
         self._facts: dict[str, Any] = {}
         self._has_curves = False
         self._config = ''
@@ -78,7 +92,8 @@ class ReportHook(Hook):
         print_table([row for row in summarise_scalars(above_floor(records, _floor(runner)))
                      if row.name.startswith((*_prefixes(runner), 'cosine'))] + list(report.highlights),
                     title='mean of the first and of the last tenth of the steps; held-out masks and descriptions '
-                          'before and after')
+                          'before and after', recorded=self._recorded_title)
+        write_figures(Path(runner.work_dir), runner.iter, self._facts, report.highlights)
         print_log(f'pictures and curves: {(Path(runner.work_dir) / "report.html").resolve()}', 'current')
 
     def renew(self, runner, step: int) -> Report:
@@ -97,12 +112,36 @@ class ReportHook(Hook):
         spent = duration(sum(start.facts.get('seconds', 0) for start in starts))
         report = Report(
             title=runner.experiment_name, scalars=series, losses=losses, panels=read_pictures(runner.work_dir),
-            highlights=highlights(runner.message_hub), facts=facts, config=self._config,
+            highlights=[replace(row, recorded=self._recorded.get(row.name))
+                        for row in highlights(runner.message_hub)],
+            recorded=self._recorded_title, facts=facts, config=self._config,
             status=f'Step {step} of {runner.max_iters} · {self._facts["card"]} · {spent} · as of '
                    f'{time.strftime("%Y-%m-%d %H:%M:%S")}',
         )
         write_report(Path(runner.work_dir) / 'report.html', report)
         return report
+
+
+def write_figures(work_dir: Path, step: int, facts: Mapping[str, Any], rows: Sequence[SummaryRow]) -> None:
+    """``figures.json``: what stands first on the page, before and after, and on what machine."""
+    known = {name: facts[name] for name in ('command', 'commit', 'card', 'processes', 'versions')}
+    figures = dict(known, date=time.strftime('%Y-%m-%d'), steps=step, seconds=round(facts['seconds'], 1),
+                   before={row.name: row.first for row in rows}, after={row.name: row.last for row in rows})
+    write_whole(work_dir / FIGURES, json.dumps(figures, indent=1) + '\n', 'the figures')
+
+
+def read_figures(title: str, file: str) -> tuple[dict[str, float], str]:
+    """The figures at the end of another run, and its title with the date.
+
+    Raises:
+        ValueError: the file is not there or no ``figures.json``.
+    """
+    try:
+        found = json.loads(resolve(file).read_text())
+        return found['after'], f'{title}, recorded on {found["date"]}'
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'recorded={file!r} of ReportHook is no {FIGURES} of a run ({error}): name one, or leave '
+                         'recorded out') from error
 
 
 def _floor(runner) -> float:

@@ -134,6 +134,35 @@ def test_the_page_is_there_from_the_first_figures_on_and_renewed_at_every_previe
     assert 'Step 12 of 12' in page.read_text() and '0.25 →</span> 0.5<' in page.read_text()
 
 
+def test_the_figures_of_another_run_stand_beside(runner, tmp_path, capsys):
+    """The file that a run writes is what another one reads."""
+    for name, after, recorded in (('first', 0.5, None), ('second', 0.75, 'first')):
+        runner.work_dir = str(tmp_path / name)
+        hook = ReportHook(recorded and dict(title='the <first>', file=str(tmp_path / recorded / 'figures.json')))
+        hook.before_train(runner)
+        runner.message_hub.update_info('held_out_before', dict(giou=0.25))
+        runner.message_hub.update_info('held_out_after', dict(giou=after))
+        take_step(hook, runner, 3)
+        hook.after_train(runner)
+    figures = json.loads((tmp_path / 'second/figures.json').read_text())
+    assert figures['steps'] == 3 and figures['seconds'] >= 0 and figures['versions']['torch']
+    assert (figures['before'], figures['after']) == ({'held_out/giou': 0.25}, {'held_out/giou': 0.75})
+    [first, second] = [line for line in capsys.readouterr().out.splitlines() if 'held-out giou' in line]
+    assert [cell.strip() for cell in second.split('│')[2:4]] == ['0.25', '0.75']
+    assert second.split('│')[-2].strip() == '0.5' and len(first.split('│')) == len(second.split('│')) - 1
+    said = f'the &lt;first&gt;, recorded on {figures["date"]}: 0.5.'
+    pages = [(tmp_path / name / 'report.html').read_text() for name in ('first', 'second')]
+    assert said in pages[1] and 'recorded on' not in pages[0]
+
+
+@pytest.mark.parametrize('text', [None, '{}', '[1]', '{"after"'])
+def test_figures_that_are_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / 'figures.json').write_text(text)
+    with pytest.raises(ValueError, match='recorded=.*figures.json.* leave recorded out'):
+        ReportHook(dict(title='x', file=str(tmp_path / 'figures.json')))
+
+
 def test_a_page_that_cannot_be_renewed_does_not_end_the_run(runner, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(report_hook, 'print_log', lambda text, *_: said.append(text))
