@@ -14,7 +14,7 @@ sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_gri
 # No split of one source shows a picture of another one, so nothing is left out (``exclude_image_ids=()``).
 new = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new', images=400, seed=20, world='b'), **sizes)
 new_captioned = dict(new, exclude_image_ids=())
-held_out = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_held_out', images=200, seed=21, world='b',
+held_out = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_held_out', images=160, seed=21, world='b',
                              split='val', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
 
 # Masks without captions: 1 200 scenes, a third of them frame pairs.
@@ -27,7 +27,7 @@ described = [dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', s
 # Captions with masks: 320 scenes with phrases and 100 with descriptions.
 refcoco = dict(type=RefCOCODataset, data_root='data/demo_new/ref_seg', split='train', **new_captioned)
 lvis = dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', split='LVIS', **new_captioned)
-# Held out: 200 scenes with phrases, and 100 with descriptions.
+# Held out: 160 scenes with phrases, and 80 with descriptions.
 refcoco_val = dict(type=RefCOCODataset, data_root='data/demo_new_held_out/ref_seg', split='val', **held_out)
 described_val = dict(type=DescribeAnythingDataset, data_root='data/demo_new_held_out/dam', split='COCOStuff',
                      **held_out)

@@ -1,5 +1,7 @@
 """The tables of docs/proof.md are those of the results that lie beside it."""
 
+import json
+
 from dual_loop.proof.plan import arms
 from dual_loop.proof.results import read_results
 from dual_loop.proof.tables import table
@@ -13,3 +15,14 @@ def test_the_table_is_that_of_the_results(checkout):
 
 def test_every_result_is_of_an_arm_that_is_there(checkout):
     assert {each['arm'] for each in read_results(checkout / 'docs/proof')} <= {*arms(checkout)}
+
+
+def test_the_probes_are_those_of_their_files(checkout):
+    page = (checkout / 'docs/proof.md').read_text()
+    files = [*(checkout / 'docs/proof/probes').glob('*.json')]
+    assert len(files) == 6
+    for file in files:
+        probe = json.loads(file.read_text())
+        after = (probe['after'][name] for name in ('held_out/ciou_new', 'held_out/ciou_old', 'cycle/accuracy_new_names'))
+        row = f'(`{file.stem}`) | {probe["steps"]} | ' + ' | '.join(f'{value:.3f}' for value in after)
+        assert row in page, file

@@ -14,6 +14,11 @@ KEPT_IN_FILE = {
     'Hooks will be executed in the following order:': 'mmengine: every moment of a run with its hooks, 70 lines',
     'Failed to search registry with scope "mmengine" in the "builder" registry':
         'xtuner 0.2.0: its registry for data sets has no parent, and its ConcatDataset asks for one',
+    'paramwise_options -- ': 'mmengine: of each parameter with a learning rate of its own, as in the config',
+}
+#: The same of the end of a message.
+ENDS_KEPT_IN_FILE = {
+    ' is skipped since its requires_grad=False': 'mmengine: of an optimizer with paramwise_cfg, each frozen parameter',
 }
 _CONFIG = 'Config:\n'
 _NO_GPU = 'Setting accelerator to CPU. If you have GPU or other accelerator'
@@ -22,7 +27,8 @@ _DRIVER = Path('/proc/driver/nvidia')
 
 class _ForConsole(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(tuple(KEPT_IN_FILE))
+        message = record.getMessage()
+        return not (message.startswith(tuple(KEPT_IN_FILE)) or message.endswith(tuple(ENDS_KEPT_IN_FILE)))
 
 
 class _WithoutConfig(logging.Filter):

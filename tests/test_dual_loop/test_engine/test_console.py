@@ -34,6 +34,13 @@ def test_named_messages_are_in_the_file_only(logger, said, message):
     assert shown == '' and message in kept
 
 
+@pytest.mark.parametrize('message', console.ENDS_KEPT_IN_FILE)
+def test_so_are_those_that_are_named_by_their_end(logger, said, message):
+    logger.warning('mlp1.0.weight' + message)
+    shown, kept = said()
+    assert shown == '' and message in kept
+
+
 def test_the_config_is_in_neither(logger, said):
     logger.info('Config:\nmodel = dict()')
     assert said() == ('', '')
