@@ -18,5 +18,5 @@ def test_it_trains_the_tiny_config(checkout, tmp_path):
     assert (done.returncode, done.stderr) == (0, '')
     using, *asked = done.stdout.splitlines()
     assert using == f'dual-loop: using the active environment {tmp_path}'
-    assert asked == [f'{checkout}/tools/train.py', f'{checkout}/configs/dual_loop_tiny.py', '--work-dir',
-                     f'{checkout}/work_dirs/dual_loop_tiny', '--dry-run']
+    assert asked == [f'{checkout}/tools/train.py', f'{checkout}/configs/adapt_tiny.py', '--work-dir',
+                     f'{checkout}/work_dirs/adapt_tiny', '--dry-run']

@@ -149,7 +149,7 @@ def test_all_three_tabs(visit, layout):
     open_tab(page, 'The loop')
     page.locator('#go').click()
     shows(page, 'went', 'A large red ring with black stripes.')
-    shows(page, 'went-below1', 'This picture: found again, IoU 0.8')
+    shows(page, 'went-below1', 'This picture: found again, IoU 0.9')
     shows(page, 'went-below2', 'Second picture: found again, IoU 0.9')
     page.locator('#went-picture2 img').wait_for()
     fits()
