@@ -1,7 +1,7 @@
-# World B of the demo data, in the same formats: names that world A (demo_data.py) never has, for adaptation. 12 000
-# scenes have masks; of these 1, 5 or 20 per cent come with captions, 9 600 are masks alone, a third of them frame
-# pairs. Further 9 600 scenes have descriptions, whose masks loop 2 does not use. No two folders share a scene: each has
-# a seed of its own. All is made on first use.
+# World B of the demo data, in the same formats: names that world A (demo_data.py) never has, for adaptation. 3 000
+# scenes have masks; of these 1, 5 or 20 per cent come with captions, 2 400 are masks alone, a third of them frame
+# pairs. Further 4 800 scenes have captions, half phrases and half descriptions, whose masks loop 2 does not use. No two
+# folders share a scene: each has a seed of its own. All is made on first use.
 from xtuner.dataset import ConcatDataset
 
 from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset,
@@ -11,8 +11,8 @@ from dual_loop.demo import ensure_demo_data
 # As in assets/tiny/config.json; see demo_data.py.
 sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 
-# Masks without captions: 3 x 3 200 scenes.
-masks = dict(prepare=dict(type=ensure_demo_data, root='data/demo_b/masks', images=3200, seed=11, world='b',
+# Masks without captions: 3 x 800 scenes.
+masks = dict(prepare=dict(type=ensure_demo_data, root='data/demo_b/masks', images=800, seed=11, world='b',
                           sources=['sav', 'sa1b', 'openimages']), **sizes)
 masks_b = dict(type=ConcatDataset, datasets=[
     dict(type=SAVPairDataset, data_root='data/demo_b/masks/sav', **masks),
@@ -20,16 +20,19 @@ masks_b = dict(type=ConcatDataset, datasets=[
     dict(type=OpenImagesDataset, data_root='data/demo_b/masks/openimages', **masks),
 ])
 
-# Descriptions without masks: 4 800 + 2 400 + 2 400 scenes. All pictures are in training (``exclude_image_ids=()``).
-described = dict(type=DescribeAnythingDataset, data_root='data/demo_b/captions/dam', exclude_image_ids=(),
-                 prepare=dict(type=ensure_demo_data, root='data/demo_b/captions', images=9600, seed=12, world='b',
-                              sources=['dam']), **sizes)
-captions_b = dict(type=ConcatDataset, datasets=[dict(described, split=split) for split in ('COCOStuff', 'LVIS', 'SAV')])
+# Captions without masks: phrases of 2 400 scenes, descriptions of 1 200 + 600 + 600. All pictures are in training
+# (``exclude_image_ids=()``).
+written = dict(prepare=dict(type=ensure_demo_data, root='data/demo_b/captions', images=2400, seed=12, world='b',
+                            split='train', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
+phrases_b = dict(type=RefCOCODataset, data_root='data/demo_b/captions/ref_seg', split='train', **written)
+described_b = [dict(type=DescribeAnythingDataset, data_root='data/demo_b/captions/dam', split=split, **written)
+               for split in ('COCOStuff', 'LVIS', 'SAV')]
+captions_b = dict(type=ConcatDataset, datasets=[phrases_b, *described_b])
 
-# Captions with masks, half phrases and half descriptions: 120, 600 or 2 400 scenes. The first scenes of a larger folder
+# Captions with masks, half phrases and half descriptions: 30, 150 or 600 scenes. The first scenes of a larger folder
 # are those of a smaller one, so 1 per cent is a part of 5, and 5 of 20.
 captioned = {percent: dict(prepare=dict(type=ensure_demo_data, root=f'data/demo_b/captioned_{percent}',
-                                        images=60 * int(percent), seed=10, world='b', split='train',
+                                        images=15 * int(percent), seed=10, world='b', split='train',
                                         sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
              for percent in ('1', '5', '20')}
 captioned_b = {percent: dict(type=ConcatDataset, datasets=[

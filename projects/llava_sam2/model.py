@@ -360,13 +360,14 @@ class VideoLLaVASAMModel(BaseModel):
         _, hidden_states = self.read_rows(rows, images)
         return binary_masks(self.segment(rows, hidden_states, images)[:, None], data['masks2'].shape[-2:])[:, 0]
 
-    def supervised_losses(self, data: Mapping, step: int) -> dict[str, torch.Tensor]:
+    def supervised_losses(self, data: Mapping, step: int, short_captions: bool = False) -> dict[str, torch.Tensor]:
         """Referring segmentation of every captioned object, and region captions of those that are described.
 
         Args:
             data: a collated batch in which every row has a caption; ``describes`` says which captions are full
                 descriptions and not mere phrases.
             step: keys the random draws.
+            short_captions: phrases are captions too, of the question for a short one.
 
         Returns:
             ``loss_mask``, ``loss_dice``, ``loss_answer``, ``loss_caption``; means over the global batch.
@@ -374,9 +375,10 @@ class VideoLLaVASAMModel(BaseModel):
         count = len(data['captions'])
         asked = zip(data['sample_ids'], data['image2'].tolist(), data['captions'])
         rows = [self.text_rows.segmentation(step, *each) for each in asked]
-        described = [index for index, describes in enumerate(data['describes']) if describes]
-        image1, regions = data['image1'].tolist(), data['prompt_masks']
-        rows += [self.text_rows.description(image1[row], regions[row], data['captions'][row]) for row in described]
+        described = [index for index, describes in enumerate(data['describes']) if describes or short_captions]
+        to_describe = zip(data['image1'].tolist(), data['prompt_masks'], data['captions'], data['describes'])
+        rows += [self.text_rows.description(image1, region, caption, short=not describes)
+                 for image1, region, caption, describes in to_describe if describes or short_captions]
         images = self.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
         batch, hidden_states = self.read_rows(rows, images)
         token_loss = self.token_loss(batch, hidden_states)

@@ -78,9 +78,14 @@ class TextRows:
         return segmentation_row(self.vocabulary, self.config.num_image_tokens, image, self.phrase(caption),
                                 prompts.EVALUATION_QUESTION, prompts.SEGMENTATION_ANSWERS[0])
 
-    def description(self, image: int, region: torch.Tensor, target: Sequence[int] | str) -> Row:
-        """The question for a description of a region, see :func:`~llava_sam2.portable.rows.caption_row`."""
-        return caption_row(self.vocabulary, self.config.num_image_tokens, image, region.cpu(), target)
+    def description(self, image: int, region: torch.Tensor, target: Sequence[int] | str, short: bool = False) -> Row:
+        """The question for a description of a region, see :func:`~llava_sam2.portable.rows.caption_row`.
+
+        Args:
+            short: ask for a short one, as phrases are.
+        """
+        question = prompts.SHORT_CAPTION_QUESTION if short else prompts.CAPTION_QUESTION
+        return caption_row(self.vocabulary, self.config.num_image_tokens, image, region.cpu(), target, question)
 
     def referring_question(self, images: range, text: str) -> Row:
         """The question of the referring evaluation, to be answered, on an image of some tiles."""

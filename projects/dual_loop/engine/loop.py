@@ -332,7 +332,7 @@ class DualLoopTrainLoop(BaseLoop):
         show = self.preview_interval and (
             (self._iter + 1) % self.preview_interval == 0 or self._iter in (0, self._max_iters - 1))
         batches = [model.data_preprocessor(batch, training=True)['data'] for batch in batches]
-        prepared = loop.prepare(model, batches, self.stop.poll)
+        prepared = loop.prepare(model, batches, self._iter, self.stop.poll)
         for micro, data in enumerate(batches):
             self.stop.poll()
             # Dropout is the only user of the global generator; keyed so, a resumed run draws the same.

@@ -26,6 +26,8 @@ class CaptionLoop(Loop):
     Args:
         max_caption_len: tokens of a caption in the segmentation slot, at most.
         answer_weight: weight of the cross-entropy of the answer that holds ``[SEG]``.
+        short_captions: a phrase is asked for with the question for a short caption. Otherwise phrases and descriptions
+            answer one question, and the model says now one, now the other.
         mask_weight: weight of mask' against the data set's own mask; the loop is defined without it.
         name: of the loop.
     """
@@ -36,11 +38,12 @@ class CaptionLoop(Loop):
     needs_captions = True
 
     def __init__(self, max_caption_len: int = 256, answer_weight: float = 1.0, mask_weight: float = 0.0,
-                 name: str = 'loop2'):
+                 short_captions: bool = False, name: str = 'loop2'):
         self.name = name
         self.max_caption_len = check_caption_len(max_caption_len)
         self.answer_weight = answer_weight
         self.mask_weight = mask_weight
+        self.short_captions = bool(short_captions)
         self.reaches = None if mask_weight else CAPTION_PATH
 
     @property
@@ -61,7 +64,8 @@ class CaptionLoop(Loop):
         with nullcontext() if self.mask_weight else torch.no_grad():
             logits = base.segment(rows, hidden_states, images)
         regions = predicted_regions(logits.detach(), base.config.region_grid)
-        described = [base.text_rows.description(*each) for each in zip(image2, regions.cpu(), captions)]
+        described = [base.text_rows.description(*each)
+                     for each in zip(image2, regions.cpu(), captions, self._asks_short(data))]
         caption_batch, caption_states = base.read_rows(described, images)
         weights = usable_weights(data)
         parts = dict(
@@ -77,12 +81,16 @@ class CaptionLoop(Loop):
         output['empty_mask'] = (logits.detach() <= 0).flatten(1).all(dim=1).float().mean()
         return output
 
+    def _asks_short(self, data: Mapping[str, Any]) -> list[bool]:
+        return [self.short_captions and not describes for describes in data['describes']]
+
     def passages(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> Iterator[Passage]:
         image, caption = int(data['image2'][row]), data['captions'][row]
         yield Passage("Step A: find mask'",
                       rows.segmentation(step, data['sample_ids'][row], image, caption, self.max_caption_len),
                       learned=self.answer_weight > 0)
-        yield Passage("Step B: describe mask'", rows.description(image, data['prompt_masks'][row], caption),
+        yield Passage("Step B: describe mask'", rows.description(image, data['prompt_masks'][row], caption,
+                                                                self._asks_short(data)[row]),
                       "Region tokens of the data set's own mask; in training those of mask' from step A.")
 
 

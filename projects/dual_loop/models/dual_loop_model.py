@@ -47,7 +47,7 @@ class DualLoopModel(BaseModel):
         bridge, topk, tau, mask_ratio, denoise_weight, slot, bridge_gradient, bridge_max_norm, min_cycle_iou,
         distill_weight, reward_weight, listener: of loop 1, see :class:`MaskLoop`, where the defaults are.
         mask_weight: of loop 2, see :class:`CaptionLoop`.
-        max_caption_len, answer_weight: of both.
+        max_caption_len, answer_weight, short_captions: of both.
 
     Raises:
         ValueError: settings of the two loops beside ``loops``, a name that two loops have, or a loop that joins none.
@@ -64,6 +64,7 @@ class DualLoopModel(BaseModel):
         max_caption_len: int | None = None,
         mask_ratio: float | None = None,
         answer_weight: float | None = None,
+        short_captions: float | None = None,
         denoise_weight: float | None = None,
         slot: str | None = None,
         bridge_gradient: float | None = None,
@@ -79,9 +80,9 @@ class DualLoopModel(BaseModel):
         #: Name -> loop, in the order of the config.
         self.loops = build_loops(dict(
             loops=loops, bridge=bridge, topk=topk, tau=tau, max_caption_len=max_caption_len, mask_ratio=mask_ratio,
-            answer_weight=answer_weight, denoise_weight=denoise_weight, mask_weight=mask_weight, slot=slot,
-            bridge_gradient=bridge_gradient, bridge_max_norm=bridge_max_norm, min_cycle_iou=min_cycle_iou,
-            distill_weight=distill_weight, reward_weight=reward_weight, listener=listener))
+            answer_weight=answer_weight, short_captions=short_captions, denoise_weight=denoise_weight,
+            mask_weight=mask_weight, slot=slot, bridge_gradient=bridge_gradient, bridge_max_norm=bridge_max_norm,
+            min_cycle_iou=min_cycle_iou, distill_weight=distill_weight, reward_weight=reward_weight, listener=listener))
         self.base = base if isinstance(base, VideoLLaVASAMModel) else MODELS.build(base)
         self.teacher = build_teacher(teacher or 'ema', self.base)
         for loop in self.loops.values():
@@ -138,7 +139,7 @@ def build_loops(settings: Mapping[str, Any]) -> dict[str, Loop]:
     Raises:
         ValueError: see :class:`DualLoopModel`.
     """
-    of_both = {key: settings.get(key) for key in ('max_caption_len', 'answer_weight')}
+    of_both = {key: settings.get(key) for key in ('max_caption_len', 'answer_weight', 'short_captions')}
     of_first = {key: settings.get(key) for key in _OF_FIRST}
     of_second = dict(mask_weight=settings.get('mask_weight'))
     given = [key for key, value in (of_both | of_first | of_second).items() if value is not None]

@@ -73,9 +73,14 @@ class Loop:
     def attach(self, model: 'DualLoopModel') -> None:
         """Called once when the model is built: for what a loop keeps of the weights that training starts with."""
 
-    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
+    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]], step: int,
                 poll: Callable[[], None] | None = None) -> Sequence[Any]:
         """What is better done for all micro-batches of a step at once, without a graph.
+
+        Args:
+            model, poll: as in :meth:`forward`.
+            batches: of this step.
+            step: keys the random draws.
 
         Returns:
             Of each batch what :meth:`forward` gets as ``prepared``; nothing at all (the default) if it gets none.

@@ -14,6 +14,7 @@ from llava_sam2.model import Images
 from llava_sam2.portable.generation import Decoded
 from llava_sam2.portable.network import binary_masks
 from llava_sam2.portable.sequences import Row, on_device
+from llava_sam2.randomness import seed_for
 from llava_sam2.text_rows import TextRows
 
 from .bridge import BridgeOutput, CaptionBridge
@@ -69,6 +70,8 @@ class MaskLoop(Loop):
             corruption serves the denoising alone. For a bridge of one's own that takes ``given`` tokens.
         bridge_gradient: factor on the gradient that the second pass sends back through the soft caption; 0 detaches it.
         bridge_max_norm: bound on the norm of that gradient, of each row, see :func:`~.bridge_gradient.limited`.
+        short_captions: share of the rows, drawn, whose teacher is asked for a short caption, a phrase, and not for a
+            description. For a model that can tell the two questions apart, see :class:`~.caption_loop.CaptionLoop`.
         min_cycle_iou: rows whose mask 2 the teacher does not find again by its own description, with at least this
             IoU, have no weight, see :mod:`~.cycle_filter`; 0 asks for nothing.
         distill_weight: weight of the divergence of the student's mask from the teacher's, which reads its own caption
@@ -98,6 +101,7 @@ class MaskLoop(Loop):
         slot: str = 'student',
         bridge_gradient: float = 1.0,
         bridge_max_norm: float | None = None,
+        short_captions: float = 0.0,
         min_cycle_iou: float = 0.0,
         distill_weight: float = 0.0,
         reward_weight: float = 0.0,
@@ -122,6 +126,9 @@ class MaskLoop(Loop):
         if slot == 'teacher' and self.bridge is not None and 'given' not in inspect.signature(self.bridge).parameters:
             raise ValueError(f"model.slot='teacher' needs a bridge that is called with given=..., as CaptionBridge is; "
                              f'{type(self.bridge).__name__} is not: add the argument, or use slot="student"')
+        if not 0 <= short_captions <= 1:
+            raise ValueError(f'model.short_captions={short_captions} is a share of the rows, 0..1; 0 asks for '
+                             'descriptions alone')
         if not 0 <= min_cycle_iou <= 1:
             raise ValueError(f'model.min_cycle_iou={min_cycle_iou} is an IoU of 0..1; 0 filters nothing')
         check_limits(bridge_gradient, bridge_max_norm)
@@ -131,6 +138,7 @@ class MaskLoop(Loop):
         self.denoise_weight = denoise_weight
         self.slot = slot
         self.bridge_gradient, self.bridge_max_norm = bridge_gradient, bridge_max_norm
+        self.short_captions = short_captions
         self.min_cycle_iou = min_cycle_iou
         self.distill_weight = distill_weight
         self.reward_weight = reward_weight
@@ -146,7 +154,7 @@ class MaskLoop(Loop):
         if self.reward_weight:
             self.reward = CaptionReward(build_listener(self.listener, model), self.max_caption_len)
 
-    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]],
+    def prepare(self, model: 'DualLoopModel', batches: Sequence[Mapping[str, Any]], step: int,
                 poll: Callable[[], None] | None = None) -> list['Described']:
         """Encode the images and have the teacher describe the rows without caption, those of all batches together: a
         token costs the teacher as much for two batches as for one. What it then finds again, batch by batch."""
@@ -154,15 +162,16 @@ class MaskLoop(Loop):
         images = [base.encode(data['pixel_values'], data['g_pixel_values'], data['image2'].tolist())
                   for data in batches]
         pseudo = [[row for row, caption in enumerate(data['captions']) if caption is None] for data in batches]
-        before = list(accumulate((len(each.vision) for each in images), initial=0))
-        asked = [(start + image1[row], data['prompt_masks'][row])
-                 for start, data, rows in zip(before, batches, pseudo)
-                 for image1 in [data['image1'].tolist()] for row in rows]
+        before, rows = list(accumulate((len(each.vision) for each in images), initial=0)), model.base.text_rows
+        asked = [(start + image1[row], data['prompt_masks'][row], self._asks_short(rows, data, row, step))
+                 for start, data, described in zip(before, batches, pseudo)
+                 for image1 in [data['image1'].tolist()] for row in described]
         seconds, taught = 0.0, iter(())
         if asked:
             started = time.perf_counter()
             together = Images(torch.cat([each.vision for each in images]), [], [])
-            taught = iter(model.teacher.describe(together, *map(list, zip(*asked)), self.max_caption_len, poll))
+            image_of_row, regions, short = map(list, zip(*asked))
+            taught = iter(model.teacher.describe(together, image_of_row, regions, self.max_caption_len, poll, short))
             seconds = time.perf_counter() - started
         described = [Described(of_batch, [next(taught) for _ in rows], seconds / len(batches))
                      for of_batch, rows in zip(images, pseudo)]
@@ -174,7 +183,7 @@ class MaskLoop(Loop):
     def forward(self, model: 'DualLoopModel', data: Mapping[str, Any], step: int, preview: bool = False,
                 poll: Callable[[], None] | None = None, prepared: 'Described | None' = None) -> dict[str, Any]:
         base = model.base
-        images, taught, seconds, ious = prepared or self.prepare(model, [data], poll)[0]
+        images, taught, seconds, ious = prepared or self.prepare(model, [data], step, poll)[0]
         captions: list[str | None] = list(data['captions'])
         pseudo = [row for row, caption in enumerate(captions) if caption is None]
         soft: dict[int, torch.Tensor] = {}
@@ -242,6 +251,9 @@ class MaskLoop(Loop):
         return [model.base.text_rows.segmentation(step, *each, self.max_caption_len)
                 for each in zip(data['sample_ids'], data['image2'].tolist(), captions)]
 
+    def _asks_short(self, rows: TextRows, data: Mapping[str, Any], row: int, step: int) -> bool:
+        return seed_for(rows.seed, step, 'short caption', data['sample_ids'][row]) < self.short_captions * 2**63
+
     def _found_again(self, model: 'DualLoopModel', data: Mapping[str, Any], rows: Sequence[int], described: Described,
                      poll: Callable[[], None] | None) -> torch.Tensor:
         """IoU (P,) of the masks that the teacher finds in image 2 by its own captions."""
@@ -263,7 +275,8 @@ class MaskLoop(Loop):
         samples, image1 = [data['sample_ids'][row] for row in pseudo], data['image1'].tolist()
         corrupted, replaced = corrupt(ids, self.mask_ratio, vocabulary.ordinary_ids,
                                       base.keys(step, 'corruption', samples, 'cpu'))
-        rows = [base.text_rows.description(image1[row], data['prompt_masks'][row], caption)
+        rows = [base.text_rows.description(image1[row], data['prompt_masks'][row], caption,
+                                           self._asks_short(base.text_rows, data, row, step))
                 for row, caption in zip(pseudo, corrupted)]
         batch, hidden_states = base.read_rows(rows, images)
         # Position i of the caption is predicted by the state one before it.
@@ -294,7 +307,8 @@ class MaskLoop(Loop):
                           rows.segmentation(step, sample_id, image2, caption, self.max_caption_len), ' '.join(also),
                           learned=learned)
             return
-        described = rows.description(image1, data['prompt_masks'][row], [rows.vocabulary.pad_id])
+        described = rows.description(image1, data['prompt_masks'][row], [rows.vocabulary.pad_id],
+                                     self._asks_short(rows, data, row, step))
         slotted = rows.segmentation(step, sample_id, image2, torch.zeros(1, 1))
         length = len(described.input_ids)
         if self.bridge is None:

@@ -88,7 +88,7 @@ class Teacher:
     @torch.no_grad()
     def describe(
         self, images: Images, image_of_row: Sequence[int], regions: Sequence[torch.Tensor], max_caption_len: int,
-        poll: Callable[[], None] | None = None,
+        poll: Callable[[], None] | None = None, short: Sequence[bool] | None = None,
     ) -> list[Decoded]:
         """Greedy captions of regions.
 
@@ -98,12 +98,14 @@ class Teacher:
             regions: (grid, grid) bool per row.
             max_caption_len: tokens at most.
             poll: called before each token; may raise to abandon the decoding.
+            short: of each row, whether it is asked for a short caption; all are asked for a description by default.
 
         Returns:
             Per row, at least one token: a caption may not begin with the terminator.
         """
         student, vocabulary = self.student, self.student.vocabulary
-        rows = [student.text_rows.description(image, region, []) for image, region in zip(image_of_row, regions)]
+        rows = [student.text_rows.description(image, region, [], brief)
+                for image, region, brief in zip(image_of_row, regions, short or [False] * len(regions))]
         device = student.network.device
         banned = dict(forbidden=vocabulary.on('cannot_continue', device),
                       forbidden_first=vocabulary.on('cannot_begin', device))

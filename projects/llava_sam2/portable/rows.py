@@ -37,6 +37,7 @@ def caption_row(
     image: int,
     region: torch.Tensor,
     target: Sequence[int] | str,
+    question: str = prompts.CAPTION_QUESTION,
 ) -> Row:
     """Ask for the description of a region.
 
@@ -44,9 +45,11 @@ def caption_row(
         region: (grid, grid) bool, the cells that the mask touches.
         target: the description as text, supervised with the terminator; or token ids that are merely read (an empty
             list leaves the bare prompt).
+        question: what is asked about the region.
     """
     region = region.flatten()
-    prompt = vocabulary.encode(prompts.caption_prompt(vocabulary.template, num_image_tokens, int(region.sum())))
+    prompt = vocabulary.encode(
+        prompts.caption_prompt(vocabulary.template, num_image_tokens, int(region.sum()), question))
     if isinstance(target, str):
         return _supervised(prompt, _target(vocabulary, target), image, region=region)
     ids = prompt + list(target)

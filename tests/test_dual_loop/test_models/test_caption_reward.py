@@ -175,7 +175,7 @@ def test_passes_with_a_graph_outlive_the_listeners(build_loops, make_batch, rows
 def test_a_stop_is_heard_before_each_pass_of_teacher_and_listener(build_loops, make_batch, rows):
     model = build_loops(reward_weight=0.1, distill_weight=0.5)
     data, loop = make_batch(*rows), model.loops['loop1']
-    prepared = loop.prepare(model, [data])
+    prepared = loop.prepare(model, [data], 0)
     for last in (1, 2):
         calls = []
 

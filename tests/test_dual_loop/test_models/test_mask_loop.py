@@ -72,7 +72,7 @@ def test_the_batches_of_a_step_are_described_together_and_as_if_alone(build_loop
     batches = [make_batch(dict(key=1), dict(key=2, caption='a dog')), make_batch(dict(key=3, caption='a cat')),
                make_batch(dict(key=4), dict(key=5, pair=True))]
     asked = spy(monkeypatch, model.teacher, 'describe', lambda args, _: len(args[1]))
-    prepared = loop.prepare(model, batches)
+    prepared = loop.prepare(model, batches, 0)
     assert asked == [3] and [len(each.captions) for each in prepared] == [1, 0, 2]
     for batch, ready in zip(batches, prepared):
         alone, together = loop.forward(model, batch, 7), loop.forward(model, batch, 7, prepared=ready)
@@ -241,7 +241,7 @@ def test_what_is_found_again_is_asked_of_the_rows_without_caption(build_loops, m
     asked = spy(monkeypatch, model.base.text_rows, 'monitored', lambda args, _: args)
     human = make_batch(dict(key=1, caption='a cat'))
     mixed = make_batch(dict(key=1, caption='a cat'), dict(key=2, pair=True), dict(key=3))
-    assert loop.prepare(model, [human])[0].ious is None and asked == []
+    assert loop.prepare(model, [human], 0)[0].ious is None and asked == []
     assert 'rows_kept' not in loop.forward(model, human, 0)
     loop.forward(model, mixed, 0)
     assert asked == [(2, 'A red dog.'), (3, 'it')]  # image 2 of the pair, and the one image
@@ -269,7 +269,7 @@ def test_a_stop_is_heard_before_every_batch_that_is_looked_through(build_loops, 
     model.train()
     before = {name: p.clone() for name, p in model.named_parameters()}
     with pytest.raises(InterruptedError):
-        model.loops['loop1'].prepare(model, [make_batch(dict(key=1)), make_batch(dict(key=2))], poll)
+        model.loops['loop1'].prepare(model, [make_batch(dict(key=1)), make_batch(dict(key=2))], 0, poll)
     assert len(asked) == 1 and model.base.training
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 

@@ -19,7 +19,7 @@ def loaders(cfg):
 
 
 def test_all_arms_of_the_plan_are_there(configs):
-    assert set(MAIN) <= configs.keys() and len(configs) == 28
+    assert set(MAIN) <= configs.keys() and len(configs) == 31
 
 
 @pytest.mark.parametrize('key', ['train_cfg.max_steps', 'optim_wrapper', 'param_scheduler', 'val_dataloader',
@@ -58,10 +58,10 @@ LOOP1 = '.model.loops.0.'
     *[(arm, 'both', '.train_cfg.surgery.') for arm in ('sum', 'pcgrad')],
     *[(arm, 'both', '.model.teacher') for arm in ('live', 'frozen')],
     *[(arm, 'both', '.train_dataloader.') for arm in ('several', 'same_frame')],
-    *[(f'discrete_{arm}', 'discrete', LOOP1) for arm in ('filtered', 'distilled')],
+    *[(f'discrete_{arm}', 'discrete', LOOP1) for arm in ('filtered', 'distilled', 'long', 'phrases')],
     ('discrete_sum', 'discrete', '.train_cfg.surgery.'), ('discrete_live', 'discrete', '.model.teacher'),
-    ('discrete_several', 'discrete', '.train_dataloader.'), ('soft_bounded', 'soft', LOOP1),
-    ('soft_sampled', 'soft_bounded', LOOP1),
+    *[(f'discrete_{arm}', 'discrete', '.train_dataloader.') for arm in ('several', 'wide')],
+    ('soft_bounded', 'soft', LOOP1), ('soft_sampled', 'soft_bounded', LOOP1),
 ])
 def test_an_arm_differs_in_what_it_is_called_after_alone(configs, arm, other, changed):
     def flat(value, prefix=''):
