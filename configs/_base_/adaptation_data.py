@@ -1,6 +1,6 @@
 # What the quickstart adapts to: a little of world B of the demo data, which has names that the tiny base never met, in
-# the formats of the real data sets. All phrases and a quarter of the descriptions come with masks (supervised); the
-# other descriptions have none (loop 2), and most masks have no words (loop 1). It is made on first use.
+# the formats of the real data sets. Most masks have no words (loop 1), most captions have no masks (loop 2), and 40
+# scenes have both (supervised). It is made on first use.
 from mmengine.dataset import InfiniteSampler
 from xtuner.dataset import ConcatDataset
 
@@ -18,15 +18,25 @@ held_out = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_held_out
                              split='val', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
 
 # Masks without captions: 1 200 scenes, a third of them frame pairs.
-sav = dict(type=SAVPairDataset, data_root='data/demo_new/sav', **new)
-sa1b = dict(type=SA1BDataset, data_root='data/demo_new/sa1b', **new)
-openimages = dict(type=OpenImagesDataset, data_root='data/demo_new/openimages', **new)
-# Descriptions without masks: 300 scenes.
-described = [dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', split=split, **new_captioned)
-             for split in ('COCOStuff', 'SAV')]
-# Captions with masks: 320 scenes with phrases and 100 with descriptions.
-refcoco = dict(type=RefCOCODataset, data_root='data/demo_new/ref_seg', split='train', **new_captioned)
-lvis = dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', split='LVIS', **new_captioned)
+masks = [
+    dict(type=SAVPairDataset, data_root='data/demo_new/sav', **new),
+    dict(type=SA1BDataset, data_root='data/demo_new/sa1b', **new),
+    dict(type=OpenImagesDataset, data_root='data/demo_new/openimages', **new),
+]
+# Captions without masks: phrases of 320 scenes and descriptions of 400.
+captions = [
+    dict(type=RefCOCODataset, data_root='data/demo_new/ref_seg', split='train', **new_captioned),
+    *[dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', split=split, **new_captioned)
+      for split in ('COCOStuff', 'LVIS', 'SAV')],
+]
+# Captions with masks: phrases of 20 scenes and descriptions of 20.
+few = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_captioned', images=20, seed=22, world='b',
+                        split='train', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
+captioned = [
+    dict(type=RefCOCODataset, data_root='data/demo_new_captioned/ref_seg', split='train', **few),
+    *[dict(type=DescribeAnythingDataset, data_root='data/demo_new_captioned/dam', split=split, **few)
+      for split in ('COCOStuff', 'LVIS', 'SAV')],
+]
 # Held out: 160 scenes with phrases, and 80 with descriptions.
 refcoco_val = dict(type=RefCOCODataset, data_root='data/demo_new_held_out/ref_seg', split='val', **held_out)
 described_val = dict(type=DescribeAnythingDataset, data_root='data/demo_new_held_out/dam', split='COCOStuff',
@@ -34,9 +44,9 @@ described_val = dict(type=DescribeAnythingDataset, data_root='data/demo_new_held
 
 loader = dict(sampler=dict(type=InfiniteSampler, shuffle=True), collate_fn=dict(type=collate_samples), num_workers=1,
               persistent_workers=True)
-loop1_dataloader = dict(loader, batch_size=8, dataset=dict(type=ConcatDataset, datasets=[sav, sa1b, openimages]))
-loop2_dataloader = dict(loader, batch_size=16, dataset=dict(type=ConcatDataset, datasets=described))
-supervised_dataloader = dict(loader, batch_size=16, dataset=dict(type=ConcatDataset, datasets=[refcoco, lvis]))
+loop1_dataloader = dict(loader, batch_size=8, dataset=dict(type=ConcatDataset, datasets=masks))
+loop2_dataloader = dict(loader, batch_size=16, dataset=dict(type=ConcatDataset, datasets=captions))
+supervised_dataloader = dict(loader, batch_size=16, dataset=dict(type=ConcatDataset, datasets=captioned))
 held_out_dataloader = dict(
     dataset=refcoco_val,
     sampler=dict(type='DefaultSampler', shuffle=False),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llava_sam2.portable import prompts
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.text_rows import TextRows
 
@@ -78,3 +79,7 @@ def test_a_description_repeats_the_region(rows):
     asked, answered = decoded(rows, row)
     assert 'region1<vp><IMG_CONTEXT><IMG_CONTEXT></vp>.' in asked and answered == 'A dog.<|end|>'
     assert torch.equal(row.region, region.flatten()) and row.image == 2
+    assert prompts.CAPTION_QUESTION in asked
+    short, phrase = decoded(rows, rows.description(2, region, 'a dog', short=True))
+    assert short == asked.replace(prompts.CAPTION_QUESTION, prompts.SHORT_CAPTION_QUESTION)
+    assert phrase == 'a dog<|end|>'

@@ -41,6 +41,9 @@ def words(key: int, count: int, place: int = 0) -> list[int]:
 def uniform(key: int, count: int, place: int = 0) -> torch.Tensor:
     return torch.tensor([(word + 0.5) / 2**32 for word in words(key, count, place)], dtype=torch.float64)
 
+LONG_QUESTION = 'Please generate a detailed description for the given image region.'
+SHORT_QUESTION = 'Please give me a short description of the region in the picture marked by region1.'
+
 
 class PlainRow:
     """One row of a collated batch.
@@ -57,6 +60,7 @@ class PlainRow:
         self.before, self.between, self.after = MARKUP[base.config.template]
         self.data, self.row, self.step, self.seed = data, row, step, seed
         self.caption = data['captions'][row]
+        self.short = False  # asked for a phrase and not for a description
         self.image1, self.image2 = int(data['image1'][row]), int(data['image2'][row])
         self.region = data['prompt_masks'][row].flatten()
         usable = bool(data['masks2'][row].any()) and bool(data['prompt_masks'][row].any())
@@ -136,8 +140,7 @@ class PlainRow:
         tokens = '<IMG_CONTEXT>' * int(region.sum())
         return self.encode(
             f'{self.before}<img>{"<IMG_CONTEXT>" * 16}</img>\nThere are 1 part regions in the picture: '
-            f'region1<vp>{tokens}</vp>.\nPlease generate a detailed description for the given image region.'
-            + self.between
+            f'region1<vp>{tokens}</vp>.\n{SHORT_QUESTION if self.short else LONG_QUESTION}{self.between}'
         )
 
     def description(self, image: int, region: torch.Tensor) -> torch.Tensor:
@@ -208,7 +211,7 @@ def touched(logits: torch.Tensor) -> torch.Tensor:
     ])
 
 
-def loop1(model, data, step: int, seed: int, taught: dict[int, list[int]], **options
+def loop1(model, data, step: int, seed: int, taught: dict[int, list[int]], short: float = 0.0, **options
           ) -> tuple[dict, dict[int, str], list]:
     """Parts, the captions in the slot as text, and the logits, of a batch whose rows ``taught`` the teacher describes.
 
@@ -217,6 +220,7 @@ def loop1(model, data, step: int, seed: int, taught: dict[int, list[int]], **opt
     parts, texts, logits = dict(mask=0.0, dice=0.0, answer=0.0, denoise=0.0), {}, []
     for index in range(len(data['captions'])):
         row = PlainRow(model.base, data, index, step, seed)
+        row.short = row.key('short caption') < short * 2**63
         if row.caption is None:
             slot, sampled, denoise = row.student(taught[index], **options)
             texts[index] = row.tokenizer.decode(sampled).strip()
@@ -230,10 +234,11 @@ def loop1(model, data, step: int, seed: int, taught: dict[int, list[int]], **opt
     return parts, texts, logits
 
 
-def loop2(model, data, step: int, seed: int) -> dict:
+def loop2(model, data, step: int, seed: int, short: bool = False) -> dict:
     parts = dict(mask=0.0, answer=0.0, caption=0.0)
     for index in range(len(data['captions'])):
         row = PlainRow(model.base, data, index, step, seed)
+        row.short = short and not data['describes'][index]
         found = row.segmentation(row.text_slot())
         parts['mask'] += row.weight * (found['mask'] + found['dice'])
         parts['answer'] += row.weight * found['answer']
@@ -241,13 +246,14 @@ def loop2(model, data, step: int, seed: int) -> dict:
     return parts
 
 
-def supervised(base, data, step: int, seed: int) -> dict:
+def supervised(base, data, step: int, seed: int, short: bool = False) -> dict:
     parts = dict(loss_mask=0.0, loss_dice=0.0, loss_answer=0.0, loss_caption=0.0)
     for index, describes in enumerate(data['describes']):
         row = PlainRow(base, data, index, step, seed)
         found = row.segmentation(row.text_slot())
         for name in ('mask', 'dice', 'answer'):
             parts[f'loss_{name}'] += row.weight * found[name]
-        if describes:
+        if describes or short:
+            row.short = not describes
             parts['loss_caption'] += row.weight * row.description(row.image1, row.region)
     return parts

@@ -327,6 +327,8 @@ class DualLoopTrainLoop(BaseLoop):
         model, buffer = self.raw_model, self.gradients[self.gradient_of[loop.name]]
         if loop.joins is None:
             buffer.zero_()
+        if self._iter < loop.first_step:
+            return {}
         marked = self.layout.first_reached(loop.name)
         figures: dict[str, list[float]] = {}
         show = self.preview_interval and (

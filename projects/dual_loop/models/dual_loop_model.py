@@ -18,7 +18,7 @@ from .teacher import build_teacher
 _OTHER_MODES = ('loss', 'predict', 'surrogate')
 #: Settings of loop 1 alone.
 _OF_FIRST = ('bridge', 'topk', 'tau', 'mask_ratio', 'denoise_weight', 'slot', 'bridge_gradient', 'bridge_max_norm',
-             'min_cycle_iou', 'distill_weight', 'reward_weight', 'listener')
+             'min_cycle_iou', 'distill_weight', 'reward_weight', 'listener', 'first_step')
 
 
 class GivenGradient(torch.autograd.Function):
@@ -45,7 +45,7 @@ class DualLoopModel(BaseModel):
         teacher: ``ema`` speaks with the averages that TeacherEMAHook keeps, ``frozen`` with the weights that the model
             is built with, ``live`` with the student's own; or a registered class with its further arguments.
         bridge, topk, tau, mask_ratio, denoise_weight, slot, bridge_gradient, bridge_max_norm, min_cycle_iou,
-        distill_weight, reward_weight, listener: of loop 1, see :class:`MaskLoop`, where the defaults are.
+        distill_weight, reward_weight, listener, first_step: of loop 1, see :class:`MaskLoop`, where the defaults are.
         mask_weight: of loop 2, see :class:`CaptionLoop`.
         max_caption_len, answer_weight, short_captions: of both.
 
@@ -73,6 +73,7 @@ class DualLoopModel(BaseModel):
         distill_weight: float | None = None,
         reward_weight: float | None = None,
         listener: str | dict | None = None,
+        first_step: int | None = None,
         mask_weight: float | None = None,
         data_preprocessor: dict | None = None,
     ):
@@ -82,7 +83,8 @@ class DualLoopModel(BaseModel):
             loops=loops, bridge=bridge, topk=topk, tau=tau, max_caption_len=max_caption_len, mask_ratio=mask_ratio,
             answer_weight=answer_weight, short_captions=short_captions, denoise_weight=denoise_weight,
             mask_weight=mask_weight, slot=slot, bridge_gradient=bridge_gradient, bridge_max_norm=bridge_max_norm,
-            min_cycle_iou=min_cycle_iou, distill_weight=distill_weight, reward_weight=reward_weight, listener=listener))
+            min_cycle_iou=min_cycle_iou, distill_weight=distill_weight, reward_weight=reward_weight, listener=listener,
+            first_step=first_step))
         self.base = base if isinstance(base, VideoLLaVASAMModel) else MODELS.build(base)
         self.teacher = build_teacher(teacher or 'ema', self.base)
         for loop in self.loops.values():

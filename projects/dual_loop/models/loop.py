@@ -49,6 +49,7 @@ class Loop:
         key: part of the key of its dropout.
         losses: the figures that the progress line shows.
         reaches: parameter groups that its gradient reaches; None for all.
+        first_step: until this step the loop rests: its batches are read, but it has no gradient and no figures.
         joins: name of an earlier loop whose gradient this loop's is added to before surgery; None for one of its own.
         needs_captions: whether every row of its data must have a caption.
         uses_teacher: whether it asks the teacher, so that one must be kept.
@@ -58,6 +59,7 @@ class Loop:
     losses: tuple[str, ...] = ('loss', )
     reaches: tuple[str, ...] | None = None
     joins: str | None = None
+    first_step = 0
     needs_captions = False
     uses_teacher = True
 

@@ -80,6 +80,7 @@ class MaskLoop(Loop):
             :class:`~.caption_reward.CaptionReward`.
         listener: who is to find the object by a sampled caption: ``frozen``, the weights that the model is built with;
             ``live``, the student's own; or a registered class of teachers with its further arguments.
+        first_step: the loop rests until this step, so that the other loops teach the teacher its words first.
         name: of the loop.
 
     Raises:
@@ -106,6 +107,7 @@ class MaskLoop(Loop):
         distill_weight: float = 0.0,
         reward_weight: float = 0.0,
         listener: str | dict = 'frozen',
+        first_step: int = 0,
         name: str = 'loop1',
     ):
         if isinstance(bridge, str) and bridge not in ('gumbel', 'discrete'):
@@ -143,6 +145,7 @@ class MaskLoop(Loop):
         self.distill_weight = distill_weight
         self.reward_weight = reward_weight
         self.listener = listener
+        self.first_step = first_step
         self.losses += ('distill', ) * (distill_weight > 0) + ('score', ) * (reward_weight > 0)
         self.reward: CaptionReward | None = None
 

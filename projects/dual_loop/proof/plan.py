@@ -8,10 +8,11 @@ from mmengine.config import Config
 
 #: Where every try has the same chance: of these the recipe is chosen on the validation scenes.
 TRIED_RATES = (1e-4, 3e-4, 1e-3)
-#: Optimizer steps where steps are equal, and of ``both`` where time is.
-STEPS = 600
-#: Chosen on the validation scenes, and the arm that is held against ``supervised`` on the test scenes.
-RATE, BEST = 3e-4, 'both'
+#: Optimizer steps of the arms where steps are equal, and of ``both`` where time is; in the main comparison.
+STEPS, MAIN_STEPS = 600, 1000
+#: Chosen on the validation scenes: the rate of all, the arm that is held against ``supervised`` on the test scenes, and
+#: the steps that are best for ``supervised``.
+RATE, BEST, BEST_SUPERVISED_STEPS = 3e-4, 'discrete', 600
 #: Repeated with further seeds and shares.
 MAIN = tuple(dict.fromkeys(('supervised', 'loop2', 'both', BEST, 'ceiling')))
 #: Of a run that measures the seconds of a step, and pictures and regions of the figures that it must have.
@@ -94,11 +95,11 @@ def stage(name: str, root: Path, seconds: Mapping[str, float]) -> list[Run]:
     Raises:
         ValueError: no such stage, or one that needs the seconds of an arm that has none.
     """
-    def timed(arm: str) -> int:
+    def timed(arm: str, steps: int = MAIN_STEPS) -> int:
         if missing := {arm, 'both'} - seconds.keys():
             raise ValueError(f'stage {name} gives each arm the same time, and the seconds of a step are not known of '
                              f'{", ".join(sorted(missing))}: run the stage speed first')
-        return round(STEPS * seconds['both'] / seconds[arm])
+        return round(steps * seconds['both'] / seconds[arm])
 
     if name == 'speed':
         return [Run(arm, SPEED_STEPS, held_out='few') for arm in arms(root)]
@@ -107,10 +108,12 @@ def stage(name: str, root: Path, seconds: Mapping[str, float]) -> list[Run]:
     if name == 'arms':
         return [Run(arm) for arm in arms(root)]
     if name == 'time':
-        return [Run(arm, timed(arm)) for arm in arms(root)]
+        return [Run(arm, timed(arm, STEPS)) for arm in arms(root)]
     if name == 'main':
+        lengths = {arm: {MAIN_STEPS, timed(arm)} for arm in MAIN}
+        lengths['supervised'].add(BEST_SUPERVISED_STEPS)
         return [Run(arm, steps, seed=seed, held_out='test') for seed in range(5) for arm in MAIN
-                for steps in sorted({STEPS, timed(arm)})]
+                for steps in sorted(lengths[arm])]
     if name == 'shares':
         return [Run(arm, timed(arm), percent=percent, seed=seed, held_out='test') for percent in ('1', '20')
                 for seed in range(3) for arm in MAIN]

@@ -101,6 +101,21 @@ def test_a_step_is_orthogonal_surgery_on_the_mean_gradients(make_loop, accumulat
     assert moved > 1e-3
 
 
+def test_a_loop_rests_until_its_first_step(make_loop, build_loops):
+    model = build_loops(denoise_weight=1.0, first_step=1)
+    model.base.random_weights = False
+    loop, loaders, calls = make_loop(batch_size=4, model=model)
+    before = values(model.train())
+    alone = plain_gradient(model, 'loop2', collate_samples(list(loaders[1].dataset)))
+    loop.run()
+    for name, value in values(model).items():
+        torch.testing.assert_close(before[name] - value, 0.5 * alone[name], rtol=1e-3, atol=2e-6, msg=name)
+    loop._max_iters = 2
+    loop.run()
+    figures = [kwargs['outputs'] for name, kwargs in calls if name == 'after_train_iter']
+    assert ['loop1/mask' in each for each in figures] == [False, True] and 'loop2/caption' in figures[0]
+
+
 def test_both_loops_group_the_samples_of_a_step_by_length(make_loop):
     runner = make_loop()[0].runner
     runner.build_dataloader = Runner.build_dataloader

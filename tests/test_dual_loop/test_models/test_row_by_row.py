@@ -5,6 +5,7 @@ from itertools import permutations
 import plain_loops
 import pytest
 import torch
+from loop_probes import spy
 
 from llava_sam2 import model as base_model
 from llava_sam2 import text_rows
@@ -154,19 +155,38 @@ def test_loop1_with_a_row_that_cannot_be_used(model, make_batch, monkeypatch, na
     assert_equal(model, model.loops['loop1'].forward(model, data, 0), parts, loss)
 
 
+@pytest.mark.parametrize(('share', 'asked'), [(0.5, [False, True]), (1.0, [True, True])])
+def test_loop1_whose_teacher_is_asked_for_phrases(model, make_batch, monkeypatch, share, asked):
+    """Teacher and student read one question, drawn for each row."""
+    rows, loop = ORDERS['alternating'], model.loops['loop1']
+    data = batch_of(make_batch, *rows)
+    monkeypatch.setattr(loop, 'short_captions', share)
+    questions = spy(monkeypatch, model.teacher, 'describe', lambda args, _: args[5])
+    loop.prepare(model, [data], 3)
+    assert questions == [asked]
+    taught = teach(monkeypatch, model, data, rows)
+    parts, _, _ = plain_loops.loop1(model, data, 3, 0, taught, short=share)
+    loss = parts['mask'] + parts['dice'] + 0.3 * parts['answer'] + 0.7 * parts['denoise']
+    assert_equal(model, loop.forward(model, data, 3), parts, loss)
+
+
+@pytest.mark.parametrize('short', [False, True])
 @pytest.mark.parametrize('seed', [0, 5])
-def test_loop2(model, make_batch, seeded, seed):
+def test_loop2(model, make_batch, monkeypatch, seeded, seed, short):
     seeded(seed)
-    data = batch_of(make_batch, HUMAN_PAIR, SAME_IMAGE, HUMAN, broken={1: 'masks2'})
-    parts = plain_loops.loop2(model, data, 3, seed)
+    data = batch_of(make_batch, HUMAN_PAIR, SAME_IMAGE, dict(HUMAN, describes=True), broken={1: 'masks2'})
+    monkeypatch.setattr(model.loops['loop2'], 'short_captions', short)
+    parts = plain_loops.loop2(model, data, 3, seed, short)
     loss = parts['caption'] + 0.3 * parts['answer'] + 0.6 * parts['mask']
     assert_equal(model, model.loops['loop2'].forward(model, data, 3), parts, loss)
 
 
-def test_supervised_losses(model, make_batch):
+@pytest.mark.parametrize('short', [False, True])
+def test_supervised_losses(model, make_batch, short):
     described = [dict(row, describes=True) for row in (HUMAN_PAIR, HUMAN)]
     data = batch_of(make_batch, SAME_IMAGE, described[0], dict(key=6, caption='a mat'), described[1])
-    losses, expected = model.base.supervised_losses(data, 2), plain_loops.supervised(model.base, data, 2, 0)
+    losses = model.base.supervised_losses(data, 2, short)
+    expected = plain_loops.supervised(model.base, data, 2, 0, short)
     assert losses.keys() == expected.keys()
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5, msg=name)

@@ -23,6 +23,13 @@ def test_its_loss_is_that_of_plain_supervised_training(build_loops, make_batch):
     assert usable_weights(batch).sum() == pytest.approx(1)
 
 
+def test_phrases_are_captions_too_where_they_have_a_question(build_loops, make_batch):
+    model, batch = build_loops().eval(), make_batch(*DESCRIBED)
+    losses = model.base.supervised_losses(batch, 4, short_captions=True)
+    out = SupervisedLoop(short_captions=True).forward(model, batch, 4)
+    assert out['caption'] == losses['loss_caption'] != model.base.supervised_losses(batch, 4)['loss_caption']
+
+
 def test_a_row_without_caption_is_refused(build_loops, make_batch):
     with pytest.raises(ValueError, match='no caption.*train_cfg.loop_dataloaders.supervised'):
         SupervisedLoop().forward(build_loops(), make_batch(dict(key=1)), 0)
@@ -33,6 +40,7 @@ def test_the_two_loops_take_the_models_settings():
     assert list(loops) == ['loop1', 'loop2']
     assert loops['loop1'].bridge is None and loops['loop1'].mask_ratio == 0.1
     assert [loop.max_caption_len for loop in loops.values()] == [9, 9]
+    assert [loop.short_captions for loop in loops_of(dict(short_captions=0.5)).values()] == [0.5, True]
     assert [loop.answer_weight for loop in loops.values()] == [0.5, 0.5] and loops['loop2'].mask_weight == 0.25
     published = loops_of({})
     assert vars(published['loop2']) == vars(CaptionLoop(max_caption_len=256, answer_weight=1.0, mask_weight=0.0))

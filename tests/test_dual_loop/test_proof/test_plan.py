@@ -2,9 +2,9 @@
 
 import pytest
 
-from dual_loop.proof.plan import FEW, MAIN, STEPS, Run, arms, stage
+from dual_loop.proof.plan import BEST_SUPERVISED_STEPS, FEW, MAIN, MAIN_STEPS, Run, arms, stage
 
-SECONDS = {'supervised': 0.1, 'loop2': 0.2, 'both': 0.4, 'ceiling': 0.1}
+SECONDS = {'supervised': 0.1, 'loop2': 0.2, 'both': 0.4, 'discrete': 0.4, 'ceiling': 0.1}
 
 
 @pytest.fixture(scope='module')
@@ -19,7 +19,7 @@ def loaders(cfg):
 
 
 def test_all_arms_of_the_plan_are_there(configs):
-    assert set(MAIN) <= configs.keys() and len(configs) == 31
+    assert set(MAIN) <= configs.keys() and len(configs) == 32
 
 
 @pytest.mark.parametrize('key', ['train_cfg.max_steps', 'optim_wrapper', 'param_scheduler', 'val_dataloader',
@@ -58,7 +58,7 @@ LOOP1 = '.model.loops.0.'
     *[(arm, 'both', '.train_cfg.surgery.') for arm in ('sum', 'pcgrad')],
     *[(arm, 'both', '.model.teacher') for arm in ('live', 'frozen')],
     *[(arm, 'both', '.train_dataloader.') for arm in ('several', 'same_frame')],
-    *[(f'discrete_{arm}', 'discrete', LOOP1) for arm in ('filtered', 'distilled', 'long', 'phrases')],
+    *[(f'discrete_{arm}', 'discrete', LOOP1) for arm in ('filtered', 'distilled', 'late', 'long', 'phrases')],
     ('discrete_sum', 'discrete', '.train_cfg.surgery.'), ('discrete_live', 'discrete', '.model.teacher'),
     *[(f'discrete_{arm}', 'discrete', '.train_dataloader.') for arm in ('several', 'wide')],
     ('soft_bounded', 'soft', LOOP1), ('soft_sampled', 'soft_bounded', LOOP1),
@@ -92,8 +92,10 @@ def test_settings_of_a_run_reach_its_config(checkout):
 def test_equal_time_gives_the_faster_arm_more_steps(checkout):
     runs = stage('main', checkout, SECONDS)
     assert {run.held_out for run in runs} == {'test'} and {run.seed for run in runs} == {*range(5)}
-    assert {run.steps for run in runs if run.arm == 'supervised'} == {STEPS, 4 * STEPS}
-    assert {run.steps for run in runs if run.arm == 'both'} == {STEPS}
+    lengths = {arm: {run.steps for run in runs if run.arm == arm} for arm in MAIN}
+    assert lengths['supervised'] == {BEST_SUPERVISED_STEPS, MAIN_STEPS, 4 * MAIN_STEPS}
+    assert lengths['both'] == {MAIN_STEPS} and lengths['loop2'] == {MAIN_STEPS, 2 * MAIN_STEPS}
+    assert {run.steps for run in stage('shares', checkout, SECONDS) if run.arm == 'loop2'} == {2 * MAIN_STEPS}
     assert len({run.name for run in runs}) == len(runs)
 
 
