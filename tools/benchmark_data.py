@@ -36,6 +36,7 @@ from dual_loop.datasets.images import decode_image, read_bytes
 from dual_loop.datasets.masks import area_mask, decode_segmentation
 from dual_loop.datasets.sa1b import read_annotations
 from dual_loop.stop import run_command
+from dual_loop_command.command import Parser
 from llava_sam2.portable.image_processing import IMAGENET_MEAN, IMAGENET_STD, grounding_pixels, vision_pixels
 from llava_sam2.portable.regions import region_grid
 
@@ -250,7 +251,7 @@ def _one_thread(worker: int) -> None:
 
 def main(argv=None) -> int:
     """Parse the command line and measure; returns the exit status."""
-    parser = argparse.ArgumentParser(description='Measure how fast the data are made.')
+    parser = Parser(description='Measure how fast the data are made.')
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser('loader', help='pictures, a whole SA-1B sample, and a DataLoader')
     command.add_argument('--photos', type=Path, help='folder of real .jpg files to measure the pictures with as well')

@@ -27,11 +27,12 @@ from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build
 from dual_loop.evaluation.loading import Loaded, exported_network
 from dual_loop.stop import run_command
 from dual_loop_command.arguments import count, count_or_none
+from dual_loop_command.command import Parser
 from llava_sam2.paths import write_whole
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--batch-size', type=count, nargs='+', default=[16, 64], metavar='B',
                         help='sentences at a time (default: 16 64)')

@@ -16,7 +16,6 @@ if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'projects'))
     import dual_loop_command.script  # noqa: F401  Ctrl-C while the imports below take their seconds; the environment
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -38,6 +37,7 @@ from dual_loop.datasets.base import GroundedDataset
 from dual_loop.datasets.index_store import VARIABLE
 from dual_loop.engine.length_groups import sample_lengths
 from dual_loop.stop import run_command
+from dual_loop_command.command import Parser
 
 DATASETS = dict(sav=SAVPairDataset, sa1b=SA1BDataset, openimages=OpenImagesDataset)
 ITEMS = dict(sav=1_000_000, sa1b=100_000, openimages=3_000_000)  # npz files, annotation files, rows
@@ -304,7 +304,7 @@ def _show_memory(title: str, each: dict[str, Any], samples: int, base: int) -> N
 
 def main(argv=None) -> int:
     """Parse the command line and measure; returns the exit status."""
-    parser = argparse.ArgumentParser(description='Measure the indexes of large data sets.')
+    parser = Parser(description='Measure the indexes of large data sets.')
     parser.add_argument('--folder', type=Path, default=Path(tempfile.gettempdir()),
                         help='for the stand-ins, 8 GB at full scale (default: %(default)s)')
     parser.add_argument('--scale', type=float, default=1., help='share of the full sizes (default: %(default)s)')

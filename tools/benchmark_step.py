@@ -24,10 +24,11 @@ from mmengine.config import Config, DictAction
 
 from dual_loop.engine import compat
 from dual_loop.stop import interruptible
+from dual_loop_command.command import Parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--batch-size', type=int, help='rows of each loop (default: that of train_dataloader)')
     parser.add_argument('--caption-len', type=int, help='tokens of a caption (default: model.max_caption_len)')

@@ -19,6 +19,7 @@ import argparse
 import torch
 
 from dual_loop.stop import run_command
+from dual_loop_command.command import Parser
 from llava_sam2.paths import writing
 from llava_sam2.portable.configuration import config_of_folder
 from llava_sam2.portable.key_maps import released_to_training
@@ -59,7 +60,7 @@ def convert(folder: Path, out: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, metavar='HF_DIR', help='folder with config.json and safetensors')
     parser.add_argument('out', type=Path, metavar='OUT.pth', help='file to write; it must not exist')
     args = parser.parse_args()

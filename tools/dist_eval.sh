@@ -10,14 +10,14 @@
 # Runs in the active environment, else in .venv (tools/install.sh makes it), else with the plain python3.
 # Further arguments: python tools/eval_refcoco.py --help, and eval_captions.py and eval_cycle.py likewise.
 set -euo pipefail
-case ${1:-} in -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;; esac
+source "$(dirname "${BASH_SOURCE[0]}")/environment.bash"
+case ${1:-} in -h|--help) print_help "$0"; exit ;; esac
 
 usage() {
   tasks='{refcoco|refcoco+|refcocog|refcocog-caption|cycle}'
   echo "usage: $(basename "$0") $tasks [MODEL [CHECKPOINT]] [GPUS] [OPTIONS]" >&2
   exit 2
 }
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case ${1:-} in
   refcoco|refcoco+|refcocog) command=(eval_refcoco.py "$1") ;;
   refcocog-caption) command=(eval_captions.py) ;;
@@ -30,13 +30,7 @@ while [ $# -gt 0 ] && [[ $1 != -* ]]; do
   if [[ $1 =~ ^[0-9]+$ ]]; then gpus=$1; else command+=("$1"); fi
   shift
 done
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-  python=python
-elif [ -x "$root/.venv/bin/python" ]; then
-  python=$root/.venv/bin/python
-else
-  python=python3
-fi
+choose_python
 gpus=${gpus:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 [ "$gpus" -ge 1 ] || usage
 if [ "$gpus" -eq 1 ]; then

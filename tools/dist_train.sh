@@ -7,7 +7,8 @@
 # Runs in the active environment, else in .venv (tools/install.sh makes it), else with the plain python3.
 # Further arguments go to tools/train.py. Without NNODES the processes find each other on a free port of this machine.
 set -euo pipefail
-case ${1:-} in -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;; esac
+source "$(dirname "${BASH_SOURCE[0]}")/environment.bash"
+case ${1:-} in -h|--help) print_help "$0"; exit ;; esac
 
 if [ $# -lt 2 ]; then
   echo "usage: $(basename "$0") CONFIG GPUS [ARGUMENTS OF tools/train.py]" >&2
@@ -15,14 +16,7 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 gpus=$2
 shift 2
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-  python=python
-elif [ -x "$root/.venv/bin/python" ]; then
-  python=$root/.venv/bin/python
-else
-  python=python3
-fi
+choose_python
 rendezvous=(--standalone)
 if [ "${NNODES:-1}" -gt 1 ]; then
   rendezvous=(--nnodes "$NNODES" --node_rank "${NODE_RANK:?set NODE_RANK, from 0}"

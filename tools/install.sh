@@ -10,7 +10,7 @@
 # PATH, and adds nothing to an active environment.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$(dirname "${BASH_SOURCE[0]}")/environment.bash"
 lock=$root/requirements/lock.txt
 venv=$root/.venv
 stamp=$venv/dual_loop.stamp
@@ -100,11 +100,6 @@ use_environment() {
   fi
   export PATH="$(dirname "$python"):$PATH"
   export PYTHONPATH="$root/projects${PYTHONPATH:+:$PYTHONPATH}"
-}
-
-# Prints the comment at the head of a script: what `--help` says.
-print_help() {
-  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
 }
 
 # Gives an active environment the command `dual-loop` of this checkout, which .venv has from the start.

@@ -14,6 +14,7 @@ import argparse
 
 from dual_loop.demo import demo_corpus
 from dual_loop.stop import run_command
+from dual_loop_command.command import Parser
 from llava_sam2.paths import resolve
 from llava_sam2.portable import prompts
 from llava_sam2.portable.templates import PHI3_CHAT, ChatTemplate
@@ -33,7 +34,7 @@ def protocol_corpus(captions: list[str], template: ChatTemplate = PHI3_CHAT) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='folder to write the tokenizer to')
     parser.add_argument('--vocab-size', type=int, default=640,
                         help='tokens, added ones included (default: %(default)s)')

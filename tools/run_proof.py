@@ -27,13 +27,14 @@ from dual_loop.proof.running import Proof, visible_gpus
 from dual_loop.proof.tables import table
 from dual_loop.stop import run_command
 from dual_loop_command.arguments import count
+from dual_loop_command.command import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT = 75  # EX_TEMPFAIL
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('stage', choices=('speed', 'recipe', 'arms', 'time', 'main', 'shares'))
     parser.add_argument('--jobs', type=count, default=2, help='runs side by side (default: 2), spread over '
                         'the GPUs; in the stage speed one on each')

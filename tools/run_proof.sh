@@ -8,14 +8,8 @@
 # Runs in the active environment, else in .venv (tools/install.sh makes it), else with the plain python3.
 set -euo pipefail
 
-case ${1:-} in -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;; esac
+source "$(dirname "${BASH_SOURCE[0]}")/environment.bash"
+case ${1:-} in -h|--help) print_help "$0"; exit ;; esac
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-  python=python
-elif [ -x "$root/.venv/bin/python" ]; then
-  python=$root/.venv/bin/python
-else
-  python=python3
-fi
+choose_python
 exec "$python" "$root/tools/run_proof.py" "$@"
