@@ -9,7 +9,7 @@ from mmengine.config import read_base
 with read_base():
     from .adapt_tiny import *
 
-model['loops'] = [dict(type=SupervisedLoop, short_captions=True, joins=None)]
+model['loops'] = [dict(type=SupervisedLoop, joins=None)]
 train_dataloader = supervised_dataloader
 train_cfg['loop2_dataloader'] = None
 train_cfg['loop_dataloaders'] = {}

@@ -32,10 +32,10 @@ model = dict(
         loss_mask=dict(weight=2.0, num_points=1024),
     ),
     loops=[
-        dict(type=MaskLoop, bridge='discrete', max_caption_len=32, short_captions=0.5),
-        dict(type=CaptionLoop, max_caption_len=32, short_captions=True),
+        dict(type=MaskLoop, bridge='discrete', max_caption_len=32),
+        dict(type=CaptionLoop, max_caption_len=32),
         # Its gradient is added to loop 1's before surgery and kept whole.
-        dict(type=SupervisedLoop, short_captions=True, joins='loop1'),
+        dict(type=SupervisedLoop, joins='loop1'),
     ],
 )
 

@@ -1,5 +1,5 @@
 # What the quickstart adapts to: a little of world B of the demo data, which has names that the tiny base never met, in
-# the formats of the real data sets. Most masks have no words (loop 1), most captions have no masks (loop 2), and 40
+# the formats of the real data sets. Most masks have no words (loop 1), most captions have no masks (loop 2), and 80
 # scenes have both (supervised). It is made on first use.
 from mmengine.dataset import InfiniteSampler
 from xtuner.dataset import ConcatDataset
@@ -12,8 +12,8 @@ from dual_loop.evaluation import GlobalBatchSampler
 # 112 px for the vision encoder (7 x 7 image tokens), 128 px for the grounding encoder; as in assets/tiny/config.json.
 sizes = dict(image_size=112, grounding_size=128, num_image_tokens=49, region_grid=7)
 # No split of one source shows a picture of another one, so nothing is left out (``exclude_image_ids=()``).
-new = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new', images=400, seed=20, world='b'), **sizes)
-new_captioned = dict(new, exclude_image_ids=())
+new = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new', images=400, seed=20, world='b',
+                        sources=['sav', 'sa1b', 'openimages', 'dam']), **sizes)
 held_out = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_held_out', images=160, seed=21, world='b',
                              split='val', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
 
@@ -23,14 +23,11 @@ masks = [
     dict(type=SA1BDataset, data_root='data/demo_new/sa1b', **new),
     dict(type=OpenImagesDataset, data_root='data/demo_new/openimages', **new),
 ]
-# Captions without masks: phrases of 320 scenes and descriptions of 400.
-captions = [
-    dict(type=RefCOCODataset, data_root='data/demo_new/ref_seg', split='train', **new_captioned),
-    *[dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', split=split, **new_captioned)
-      for split in ('COCOStuff', 'LVIS', 'SAV')],
-]
-# Captions with masks: phrases of 20 scenes and descriptions of 20.
-few = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_captioned', images=20, seed=22, world='b',
+# Captions without masks: descriptions of 400 scenes.
+captions = [dict(type=DescribeAnythingDataset, data_root='data/demo_new/dam', split=split, exclude_image_ids=(), **new)
+            for split in ('COCOStuff', 'LVIS', 'SAV')]
+# Captions with masks: phrases of 40 scenes and descriptions of 40.
+few = dict(prepare=dict(type=ensure_demo_data, root='data/demo_new_captioned', images=40, seed=22, world='b',
                         split='train', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
 captioned = [
     dict(type=RefCOCODataset, data_root='data/demo_new_captioned/ref_seg', split='train', **few),

@@ -36,6 +36,8 @@ def refused(checkout, monkeypatch, tmp_path, capsys):
     ('model.tau=abc', "model.tau='abc': a number"),
     ('model.tau.x=5', '--cfg-options model.tau.x=5: '),
     ('model.teacher=emaa', "model.teacher='emaa' is unknown: use 'ema'"),
+    ('train_dataloader.batch_size=0', 'train_dataloader.batch_size=0 is too small: use a whole number from 1 on'),
+    ('val_dataloader.num_workers=-1', 'val_dataloader.num_workers=-1 is too small'),
     ('train_dataloader.num_workers=0', 'set train_dataloader.persistent_workers=False too'),
     ('train_cfg.loop2_dataloader.num_workers=0', 'set train_cfg.loop2_dataloader.persistent_workers=False too'),
     ('model.type=DualLopModel', 'DualLopModel is not in the mmengine::model registry'),

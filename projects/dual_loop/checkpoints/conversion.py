@@ -15,6 +15,12 @@ from .files import read_trained
 from .model_card import model_card
 from .trained_model import EXPORTED_DTYPES, build, check_base, select
 
+#: What an export is made of.
+GIVE = dict(config='give the config of the run, which also lies in its vis_data/config.py',
+            checkpoint='give a checkpoint of the run, the file or folder that its last_checkpoint names',
+            base='give the folder of the weights that training started from',
+            metrics='give the JSON that an evaluation wrote with --out')
+
 
 @torch.no_grad()
 def load(model: torch.nn.Module, selected: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, list]:
@@ -68,9 +74,9 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
         ValueError: checkpoint, config and base do not belong together.
     """
     out = Path(out)
-    for path in filter(None, (config, checkpoint, base, metrics)):
-        if not Path(path).exists():
-            raise FileNotFoundError(f'{path} does not exist')
+    for kind, path in dict(config=config, checkpoint=checkpoint, base=base, metrics=metrics).items():
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f'{path} does not exist: {GIVE[kind]}')
     if out.exists():
         raise FileExistsError(f'{out} exists; remove it or choose another folder')
     figures = json.loads(Path(metrics).read_text(encoding='utf-8'))['metrics'] if metrics else None

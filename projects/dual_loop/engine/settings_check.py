@@ -25,7 +25,7 @@ def check_start(cfg: Config) -> None:
         FileNotFoundError: no base weights or checkpoint there, or one without the file of a rank.
     """
     require_weights(cfg.get('model') or {})
-    check_workers(cfg)
+    check_loaders(cfg)
     check_rule(cfg)
     engine = (cfg.get('strategy') or {}).get('config')
     zero = (engine or {}).get('zero_optimization', {})
@@ -45,15 +45,20 @@ def check_start(cfg: Config) -> None:
             go_on_as_begun(Path(cfg.load_from), cfg)
 
 
-def check_workers(cfg: Config) -> None:
-    """Refuse what torch refuses of a loader without workers, by the name of its key. Raises ValueError."""
+def check_loaders(cfg: Config) -> None:
+    """Refuse what torch refuses of a loader, by the name of its key. Raises ValueError."""
     loaders = {'train_dataloader': cfg.get('train_dataloader'), 'val_dataloader': cfg.get('val_dataloader')}
     train = cfg.get('train_cfg') or {}
     loaders['train_cfg.loop2_dataloader'] = train.get('loop2_dataloader')
     further = train.get('loop_dataloaders') or {}
     loaders |= {f'train_cfg.loop_dataloaders.{name}': loader for name, loader in further.items()}
     for place, loader in loaders.items():
-        if isinstance(loader, dict) and not loader.get('num_workers', 0):
+        if not isinstance(loader, dict):
+            continue
+        for key, least in (('batch_size', 1), ('num_workers', 0)):
+            if isinstance(value := loader.get(key), int) and value < least:
+                raise ValueError(f'{place}.{key}={value} is too small: use a whole number from {least} on')
+        if not loader.get('num_workers', 0):
             for key, off in (('persistent_workers', False), ('prefetch_factor', None), ('timeout', 0)):
                 if loader.get(key, off):
                     raise ValueError(f'{place}.num_workers=0 reads data in the process itself, so that {place}.{key}='
