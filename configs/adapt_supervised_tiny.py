@@ -13,6 +13,6 @@ model['loops'] = [dict(type=SupervisedLoop, joins=None)]
 train_dataloader = supervised_dataloader
 train_cfg['loop2_dataloader'] = None
 train_cfg['loop_dataloaders'] = {}
-train_cfg['max_steps'] = 440
-param_scheduler[1]['end'] = 440
+train_cfg['max_steps'] = 400
+param_scheduler[1]['end'] = 400
 custom_hooks[-1] = dict(type=ReportHook)

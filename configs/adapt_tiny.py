@@ -44,10 +44,10 @@ train_cfg = dict(
     type=DualLoopTrainLoop,
     loop2_dataloader=loop2_dataloader,
     loop_dataloaders=dict(supervised=supervised_dataloader),
-    max_steps=150,
+    max_steps=130,
     accumulative_counts=1,
     surgery=dict(rule='orthogonal', beta=0.5, max_grad_norm=1.0),
-    preview_interval=50,
+    preview_interval=65,
 )
 optim_wrapper = dict(
     type=OptimWrapper,
@@ -57,7 +57,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, begin=0, end=8, by_epoch=False),
-    dict(type=CosineAnnealingLR, eta_min=0.0, begin=8, end=150, by_epoch=False),
+    dict(type=CosineAnnealingLR, eta_min=0.0, begin=8, end=130, by_epoch=False),
 ]
 # Held-out masks, before and after training (HeldOutHook).
 val_dataloader = held_out_dataloader

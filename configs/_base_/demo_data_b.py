@@ -1,7 +1,7 @@
 # World B of the demo data, in the same formats: names that world A (demo_data.py) never has, for adaptation. 3 000
 # scenes have masks; of these 1, 5 or 20 per cent come with captions, 2 400 are masks alone, a third of them frame
-# pairs. Further 4 800 scenes have captions, half phrases and half descriptions, whose masks loop 2 does not use. No two
-# folders share a scene: each has a seed of its own. All is made on first use.
+# pairs. Further 2 400 scenes have descriptions, whose masks loop 2 does not use, and as many phrases, for the ceiling.
+# No two folders share a scene: each has a seed of its own. All is made on first use.
 from xtuner.dataset import ConcatDataset
 
 from dual_loop.datasets import (DescribeAnythingDataset, OpenImagesDataset, RefCOCODataset, SA1BDataset,
@@ -20,14 +20,14 @@ masks_b = dict(type=ConcatDataset, datasets=[
     dict(type=OpenImagesDataset, data_root='data/demo_b/masks/openimages', **masks),
 ])
 
-# Captions without masks: phrases of 2 400 scenes, descriptions of 1 200 + 600 + 600. All pictures are in training
+# Captions without masks: descriptions of 1 200 + 600 + 600 scenes, and phrases of 2 400. All pictures are in training
 # (``exclude_image_ids=()``).
 written = dict(prepare=dict(type=ensure_demo_data, root='data/demo_b/captions', images=2400, seed=12, world='b',
                             split='train', sources=['refcoco', 'dam']), exclude_image_ids=(), **sizes)
+captions_b = dict(type=ConcatDataset, datasets=[
+    dict(type=DescribeAnythingDataset, data_root='data/demo_b/captions/dam', split=split, **written)
+    for split in ('COCOStuff', 'LVIS', 'SAV')])
 phrases_b = dict(type=RefCOCODataset, data_root='data/demo_b/captions/ref_seg', split='train', **written)
-described_b = [dict(type=DescribeAnythingDataset, data_root='data/demo_b/captions/dam', split=split, **written)
-               for split in ('COCOStuff', 'LVIS', 'SAV')]
-captions_b = dict(type=ConcatDataset, datasets=[phrases_b, *described_b])
 
 # Captions with masks, half phrases and half descriptions: 30, 150 or 600 scenes. The first scenes of a larger folder
 # are those of a smaller one, so 1 per cent is a part of 5, and 5 of 20.

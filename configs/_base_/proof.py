@@ -26,11 +26,10 @@ masks_loader = dict(loader, dataset=masks_b)
 captions_loader = dict(loader, dataset=captions_b)
 captioned_loader = dict(loader, dataset=captioned_b['5'])
 
-# Phrases and descriptions answer questions of their own; the teacher is asked for both.
-loop1 = dict(type=MaskLoop, topk=64, max_caption_len=32, denoise_weight=1.0, short_captions=0.5)
-loop2 = dict(type=CaptionLoop, max_caption_len=32, short_captions=True)
+loop1 = dict(type=MaskLoop, topk=64, max_caption_len=32, denoise_weight=1.0)
+loop2 = dict(type=CaptionLoop, max_caption_len=32)
 # Beside loop 1; a gradient of its own in an arm without it.
-supervised = dict(type=SupervisedLoop, short_captions=True, joins='loop1')
+supervised = dict(type=SupervisedLoop, joins='loop1')
 
 model = dict(
     type=DualLoopModel,

@@ -9,5 +9,5 @@ with read_base():
 model['loops'] = [dict(supervised, joins=None)]
 train_dataloader = dict(loader, dataset=dict(type=ConcatDataset, datasets=[
     *captioned_b['5']['datasets'],
-    *[dict(each, name=f'written_{number}') for number, each in enumerate(captions_b['datasets'])]]))
+    *[dict(each, name=f'written_{number}') for number, each in enumerate([phrases_b, *captions_b['datasets']])]]))
 train_cfg['loop_dataloaders'] = {}

@@ -1,24 +1,23 @@
-"""The quickstart teaches: a shorter run of it, on scenes that it sees once."""
+"""The quickstart teaches: a shorter run of it says new names of objects that it never saw."""
 
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 
-STEPS = 30
-#: Nothing is measured before and after, which would take most of the time.
+STEPS, SAID = 40, 'cycle/accuracy_new_names'
+#: 40 of the 130 steps, and of the figures before and after only the descriptions of some held-out objects.
 SHORTER = f"""
 train_cfg['max_steps'] = param_scheduler[1]['end'] = {STEPS}
 train_cfg['preview_interval'] = 0
-default_hooks['logger']['interval'] = 1
 val_dataloader = val_cfg = val_evaluator = None
-custom_hooks = [custom_hooks[0]]  # TeacherEMAHook
+custom_hooks = [hook for hook in custom_hooks if hook['type'] in (TeacherEMAHook, CycleHook)]
+custom_hooks[1]['num_samples'] = 96
 """
 
 
-def test_new_names_are_learned_from_captions_without_masks(checkout, tmp_path):
-    """30 of the 150 steps: the loss of a caption's token falls from 1.4 to about 0.8."""
+def test_new_names_are_said_of_held_out_objects(checkout, tmp_path):
+    """None before; BOUND"""
     shutil.copytree(checkout / 'configs', tmp_path / 'configs')
     with open(tmp_path / 'configs/adapt_tiny.py', 'a') as config:
         config.write(SHORTER)
@@ -26,8 +25,6 @@ def test_new_names_are_learned_from_captions_without_masks(checkout, tmp_path):
                            '--work-dir', tmp_path / 'work'], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     [log] = tmp_path.glob('work/*/vis_data/scalars.json')
-    losses = [record['loop2/caption'] for record in map(json.loads, log.read_text().splitlines())
-              if 'loop2/caption' in record]
-    assert len(losses) == STEPS
-    first, last = statistics.fmean(losses[:3]), statistics.fmean(losses[-5:])
-    assert first > 1.1 and last < 0.95, losses
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    said = {each['step']: each[SAID] for each in records if SAID in each}
+    assert said[0] == 0 and said[STEPS] > 0.1, said
