@@ -41,7 +41,8 @@ th, td { padding: 7px 12px; text-align: right; vertical-align: top; border-top: 
 td { white-space: nowrap; }
 tr:first-child th { border-top: 0; color: var(--faint); font-size: 13px; font-weight: 500; }
 th:first-child { text-align: left; font-weight: 500; padding-left: 0; min-width: 9em; }
-.facts th { color: var(--faint); font-size: inherit !important; } .facts th:first-child { min-width: 6.5em; }
+.facts th { color: var(--faint); font-size: inherit !important; }
+.facts th:first-child { min-width: clamp(6.5em, 24vw, 16em); }
 .facts th, .facts td { text-align: left; } .facts td { white-space: normal; width: 100%; overflow-wrap: anywhere; }
 .facts tr:first-child td { border-top: 0; }
 .settings th, .settings td { text-align: left; } .settings td { white-space: normal; min-width: 8em; }
@@ -57,6 +58,7 @@ svg .bar { fill: var(--accent); }
 .pictures { display: flex; flex-wrap: wrap; gap: 12px; margin: 10px 0 0; }
 .pictures figure { flex: 0 1 var(--tile, 256px); margin: 0; min-width: 0; }
 @media (max-width: 640px) { .pictures figure { flex: 0 1 calc(50% - 6px); } }
+@media (min-width: 641px) { .pictures:not(:has(> :nth-child(6))) { flex-wrap: nowrap; } }
 .pictures img { display: block; width: 100%; height: auto; border-radius: 8px; }
 .pictures figcaption { font-size: 12.5px; color: var(--faint); margin-top: 5px; }
 .sample { margin-bottom: 14px; }
