@@ -1,4 +1,4 @@
-"""As discrete; half of the captions of loop 2 are phrases, asked for by a question of their own, as half of loop 1 is."""
+"""As discrete; half of the captions of loop 2 are phrases, which have a question of their own, as in half of loop 1."""
 __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
 from mmengine.config import read_base

