@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from dual_loop.datasets.from_config import build_dataset
 
-PARTS = {'masks_b': 3, 'captions_b': 3, 'refcoco_b': 1, 'descriptions_b': 1, 'captioned_b': 4}
+PARTS = {'masks_b': 3, 'captions_b': 3, 'phrases_b': 1, 'refcoco_b': 1, 'descriptions_b': 1, 'captioned_b': 4}
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +20,7 @@ def config(checkout, tmp_path_factory):
     def smaller(node):
         if isinstance(node, dict) and 'prepare' in node:
             prepare = node['prepare']
-            few = dict(root=str(root / prepare['root']), workers=1, images={60: 4, 300: 8, 1200: 12}.get(
+            few = dict(root=str(root / prepare['root']), workers=1, images={15: 4, 75: 8, 300: 12}.get(
                 prepare['images'], 8))
             node = node | dict(prepare=prepare | few, data_root=str(root / node.get('data_root', '')))
         if isinstance(node, dict):
@@ -33,7 +33,7 @@ def config(checkout, tmp_path_factory):
 @pytest.fixture(scope='module')
 def built(config):
     """Name of a part -> its data sets."""
-    parts = dict(masks_b=config['masks_b'], captions_b=config['captions_b'])
+    parts = {name: config[name] for name in ('masks_b', 'captions_b', 'phrases_b')}
     for name in ('captioned_b', 'refcoco_b', 'descriptions_b'):
         parts |= {f'{name} {key}': each for key, each in config[name].items()}
     return {name: [build_dataset(each) for each in part.get('datasets', [part])] for name, part in parts.items()}
@@ -45,8 +45,8 @@ def pictures(datasets):
 
 
 def test_no_part_shows_a_picture_of_another(built):
-    assert list(built) == ['masks_b', 'captions_b', 'captioned_b 1', 'captioned_b 5', 'captioned_b 20', 'refcoco_b val',
-                           'refcoco_b test', 'descriptions_b val', 'descriptions_b test']
+    assert list(built) == ['masks_b', 'captions_b', 'phrases_b', 'captioned_b 1', 'captioned_b 5', 'captioned_b 20',
+                           'refcoco_b val', 'refcoco_b test', 'descriptions_b val', 'descriptions_b test']
     shown = {name: pictures(datasets) for name, datasets in built.items()}
     owners = defaultdict(set)
     for name, names in shown.items():
@@ -67,9 +67,9 @@ def test_who_has_words(built):
 
 def test_the_numbers_that_are_stated(checkout):
     config = Config.fromfile(checkout / 'configs/_base_/demo_data_b.py')
-    assert [config.captioned[percent].prepare.images * 2 for percent in ('1', '5', '20')] == [120, 600, 2400]
-    assert config.masks.prepare.images * 3 == 9600 == config.described.prepare.images
-    assert 2400 + 9600 == 12_000
-    seeds = [part.prepare.seed for part in (config.masks, config.described, *config.held_out.values())]
+    assert [config.captioned[percent].prepare.images * 2 for percent in ('1', '5', '20')] == [30, 150, 600]
+    assert config.masks.prepare.images * 3 == 2400 == config.written.prepare.images
+    assert 600 + 2400 == 3000
+    seeds = [part.prepare.seed for part in (config.masks, config.written, *config.held_out.values())]
     seeds += list({part.prepare.seed for part in config.captioned.values()})
     assert len(set(seeds)) == len(seeds) == 5

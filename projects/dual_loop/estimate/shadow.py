@@ -44,7 +44,7 @@ class EveryWord(FrozenTeacher):
     def __init__(self, vocabulary: Vocabulary):
         self.word = int(vocabulary.ordinary_ids[len(vocabulary.ordinary_ids) // 2])
 
-    def describe(self, images, image_of_row, regions, max_caption_len, poll=None) -> list[Decoded]:
+    def describe(self, images, image_of_row, regions, max_caption_len, poll=None, short=None) -> list[Decoded]:
         return [Decoded([self.word] * max_caption_len, False) for _ in image_of_row]
 
 

@@ -174,7 +174,9 @@ class MaskLoop(Loop):
             started = time.perf_counter()
             together = Images(torch.cat([each.vision for each in images]), [], [])
             image_of_row, regions, short = map(list, zip(*asked))
-            taught = iter(model.teacher.describe(together, image_of_row, regions, self.max_caption_len, poll, short))
+            options = dict(short=short) if any(short) else {}  # a teacher of one's own need not know it
+            taught = iter(model.teacher.describe(together, image_of_row, regions, self.max_caption_len, poll,
+                                                 **options))
             seconds = time.perf_counter() - started
         described = [Described(of_batch, [next(taught) for _ in rows], seconds / len(batches))
                      for of_batch, rows in zip(images, pseudo)]

@@ -5,7 +5,6 @@ from itertools import permutations
 import plain_loops
 import pytest
 import torch
-from loop_probes import spy
 
 from llava_sam2 import model as base_model
 from llava_sam2 import text_rows
@@ -55,7 +54,7 @@ def teach(monkeypatch, model, data, rows) -> dict[int, list[int]]:
     encode = model.base.vocabulary.encode
     taught = {index: encode(SAYS[row['key']]) for index, row in enumerate(rows) if row.get('caption') is None}
 
-    def describe(images, image_of_row, regions, *options):
+    def describe(images, image_of_row, regions, *_, **__):
         found = []
         for image, region in zip(image_of_row, regions, strict=True):
             [index] = [index for index in taught
@@ -161,7 +160,9 @@ def test_loop1_whose_teacher_is_asked_for_phrases(model, make_batch, monkeypatch
     rows, loop = ORDERS['alternating'], model.loops['loop1']
     data = batch_of(make_batch, *rows)
     monkeypatch.setattr(loop, 'short_captions', share)
-    questions = spy(monkeypatch, model.teacher, 'describe', lambda args, _: args[5])
+    questions, describe = [], model.teacher.describe
+    monkeypatch.setattr(model.teacher, 'describe', lambda *args, short: questions.append(short) or describe(
+        *args, short=short))
     loop.prepare(model, [data], 3)
     assert questions == [asked]
     taught = teach(monkeypatch, model, data, rows)
