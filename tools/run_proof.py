@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
                  'more')
     if unknown := {*(args.only or ())} - {*arms(ROOT)}:
         sys.exit(f'run_proof.py: no arm {", ".join(sorted(unknown))}: use {", ".join(arms(ROOT))}')
-    if args.stage == 'figure':
-        write_figure(shown(read_results(args.results)), FIGURE)
-        return 0
     try:
+        if args.stage == 'figure':
+            write_figure(shown(read_results(args.results)), FIGURE)
+            return 0
         runs = stage(args.stage, ROOT, seconds_of_arms(read_results(args.results), SPEED_STEPS))
     except ValueError as error:
         sys.exit(f'run_proof.py: {error}')

@@ -1,6 +1,6 @@
 # World B of the demo data, in the same formats: names that world A (demo_data.py) never has, for adaptation. 3 000
 # scenes have masks; of these 1, 5 or 20 per cent come with captions, 2 400 are masks alone, a third of them frame
-# pairs. Further 2 400 scenes have descriptions, whose masks loop 2 does not use, and as many phrases, for the ceiling.
+# pairs. Further 2 400 scenes have descriptions, whose masks loop 2 does not use, and as many phrases, for two arms.
 # No two folders share a scene: each has a seed of its own. All is made on first use.
 from xtuner.dataset import ConcatDataset
 

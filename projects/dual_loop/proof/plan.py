@@ -63,6 +63,9 @@ class Run:
                 hook.datasets = [cfg.descriptions_b[scenes]]
                 if self.held_out == 'few':
                     hook.num_samples = FEW
+        for loop in cfg.model.loops:
+            if 'first_step' in loop:  # the same share of any length; the seconds are those of the steps after it
+                loop.first_step = 0 if self.held_out == 'few' else loop.first_step * self.steps // STEPS
         cfg.train_cfg.max_steps = self.steps
         cfg.optim_wrapper.optimizer.lr = self.rate
         warm_up, decay = cfg.param_scheduler

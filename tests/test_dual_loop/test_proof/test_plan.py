@@ -111,6 +111,12 @@ def test_a_run_that_measures_seconds_reads_few_scenes(checkout):
     assert numbers == [[400], [FEW]]
 
 
+def test_a_loop_that_begins_late_rests_for_the_same_share_and_never_where_seconds_are_measured(checkout):
+    first = [Run('discrete_late', steps, held_out=held_out).config(checkout).model.loops[0].first_step
+             for steps, held_out in ((600, 'val'), (1000, 'test'), (60, 'few'))]
+    assert first == [300, 500, 0]
+
+
 def test_time_that_was_not_measured_is_not_guessed(checkout):
     with pytest.raises(ValueError, match='ceiling.*stage speed first'):
         stage('shares', checkout, {name: value for name, value in SECONDS.items() if name != 'ceiling'})
