@@ -3,7 +3,7 @@
     python tools/run_proof.py arms                     # whatever has no result yet, two runs side by side
     python tools/run_proof.py arms --jobs 12 --until 540
     python tools/run_proof.py arms --only supervised both --steps 40   # a reduced set for a CPU
-    python tools/run_proof.py figure                   # docs/pictures/proof.png, from the results
+    python tools/run_proof.py figure                   # docs/pictures/proof*.png, from the results
 
 Each run is a process of tools/train.py with a config of configs/proof. When the time is over, runs save their state and
 go on with the next call. Results are written to docs/proof/<run>.json; a run that has one is not run again. The exit
@@ -22,7 +22,7 @@ import json
 from dataclasses import replace
 
 from dual_loop.engine import compat
-from dual_loop.proof.figure import shown, write_figure
+from dual_loop.proof.figure import shown, write_figures
 from dual_loop.proof.plan import SPEED_STEPS, arms, stage
 from dual_loop.proof.results import FEWEST_STEPS, read_results, seconds_of_arms
 from dual_loop.proof.running import Proof, visible_gpus
@@ -33,7 +33,7 @@ from dual_loop_command.command import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT = 75  # EX_TEMPFAIL
-FIGURE = ROOT / 'docs/pictures/proof.png'
+PICTURES = ROOT / 'docs/pictures'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f'run_proof.py: no arm {", ".join(sorted(unknown))}: use {", ".join(arms(ROOT))}')
     try:
         if args.stage == 'figure':
-            write_figure(shown(read_results(args.results)), FIGURE)
+            write_figures(shown(read_results(args.results)), PICTURES)
             return 0
         runs = stage(args.stage, ROOT, seconds_of_arms(read_results(args.results), SPEED_STEPS))
     except ValueError as error:

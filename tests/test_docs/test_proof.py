@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dual_loop.proof.plan import arms
+from dual_loop.proof.plan import BEST, MAIN_STEPS, arms
 from dual_loop.proof.results import read_results
-from dual_loop.proof.tables import table
+from dual_loop.proof.tables import difference_table, table
 
 #: Of a probe.
 SHOWN = ('held_out/ciou_new', 'held_out/ciou_old', 'cycle/accuracy_new_names')
@@ -20,6 +20,15 @@ def test_the_table_is_that_of_the_results(checkout, page, folder):
     assert whole in (checkout / 'docs' / page).read_text()
 
 
+def test_the_test_scenes_and_the_paired_differences(checkout):
+    """In the differences, ``BEST`` is in the length of equal time, and not in that of equal steps."""
+    page = (checkout / 'docs/proof.md').read_text()
+    tested = [each for each in read_results(checkout / 'docs/proof') if each['held_out'] == 'test']
+    assert table(tested) in page
+    in_time = [each for each in tested if (each['arm'], each['steps']) != (BEST, MAIN_STEPS)]
+    assert difference_table([each for each in in_time if each['percent'] == '5'], BEST) in page
+
+
 def test_every_result_is_of_an_arm_that_is_there(checkout):
     assert {each['arm'] for each in read_results(checkout / 'docs/proof')} <= {*arms(checkout)}
 
@@ -27,7 +36,7 @@ def test_every_result_is_of_an_arm_that_is_there(checkout):
 def test_the_probes_are_those_of_their_files(checkout):
     page = (checkout / 'docs/proof_rounds.md').read_text()
     files = [*(checkout / 'docs/proof/probes').glob('*.json')]
-    assert len(files) == 12
+    assert len(files) == 13
     for file in files:
         probe = json.loads(file.read_text())
         after = ' | '.join(f'{probe["after"][name]:.3f}' for name in SHOWN)

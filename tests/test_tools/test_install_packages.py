@@ -87,7 +87,9 @@ def test_pip_does_not_outlive_it(checkout, tmp_path, number, status):
                                               'time.sleep(600)\n')
     (tmp_path / 'lock.txt').write_text('a==1\n')
     process = subprocess.Popen([sys.executable, checkout / 'tools/install_packages.py', 'lock.txt'], cwd=tmp_path,
-                               env=os.environ | dict(PYTHONPATH=str(tmp_path)), stderr=subprocess.PIPE, text=True)
+                               env=os.environ | dict(PYTHONPATH=str(tmp_path)), stderr=subprocess.PIPE, text=True,
+                               # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     end = time.monotonic() + 60
     while not (tmp_path / 'pid').is_file() or not (tmp_path / 'pid').read_text():
         assert time.monotonic() < end and process.poll() is None

@@ -1,34 +1,64 @@
-"""The main figure of docs/proof.md: what each arm of the proof taught, to say new names and to find what they mean."""
+"""The figures of docs/proof.md: what the arms taught, to say new names and to find what they mean, and how they learned."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from dual_loop.visualization.palette import CURVES, PAGE
 
-from .plan import RATE, STEPS
+from .plan import BEST_SUPERVISED_STEPS, RATE, STEPS
 from .tables import interval
 
 SAID, FOUND = 'cycle/accuracy_new_names', 'held_out/ciou_new'
-#: Arm -> what the figure calls it; all others are grey points without a name.
+#: Arm -> what the figures call it; in :func:`figure` all others are grey points without a name.
 NAMED = {
     'supervised': 'captioned scenes alone', 'loop1': '+ loop 1 as specified', 'loop2': '+ loop 2',
-    'both': '+ both, as specified', 'discrete': "+ both, the teacher's words in the slot", 'ceiling': 'all captions',
+    'both': '+ both loops as specified', 'discrete': "+ both, the teacher's words as they are",
+    'ceiling': 'captions for all scenes',
+}
+#: Logged loss -> title of its panel in :func:`curves`.
+PANELS = {
+    'supervised/mask': 'captioned scenes: mask', 'supervised/caption': 'captioned scenes: caption',
+    'loop1/mask': 'loop 1: mask', 'loop2/caption': 'loop 2: caption',
 }
 POINTS_PER_INCH = 200
 
+Results = Sequence[Mapping[str, Any]]
+
 
 def shown(results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What the figure shows of all results: the arms in equal steps on the validation scenes, or, as soon as the test
-    scenes were looked at, the main comparison in equal time on these."""
+    """What the figures show of all results: the arms in equal steps on the validation scenes, or, as soon as the test
+    scenes were looked at, the main comparison in equal time on these, with the best length of ``supervised``."""
     of_five = [result for result in results if result['percent'] == '5' and result['rate'] == RATE]
     tested = [result for result in of_five if result['held_out'] == 'test']
     longest = {arm: max(result['steps'] for result in tested if result['arm'] == arm)
                for arm in {result['arm'] for result in tested}}
-    return [result for result in tested if result['steps'] == longest[result['arm']]] or [
+    return [result for result in tested if result['steps'] == longest[result['arm']] or
+            (result['arm'], result['steps']) == ('supervised', BEST_SUPERVISED_STEPS)] or [
         result for result in of_five if result['held_out'] == 'val' and result['steps'] == STEPS]
+
+
+def grouped(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """(arm, steps) -> its seeds, the named arms first and in their order.
+
+    Raises:
+        ValueError: there are none.
+    """
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result['arm'], result['steps']), []).append(result)
+    if not groups:
+        raise ValueError('there is no result to draw: run a stage first')
+    names = [*NAMED]
+    return dict(sorted(groups.items(), key=lambda each: (each[0][0] not in NAMED, names.index(each[0][0])
+                                                         if each[0][0] in NAMED else 0, each[0])))
+
+
+def colour(arm: str) -> str:
+    return CURVES[[*NAMED].index(arm) % len(CURVES)][0] if arm in NAMED else PAGE['faint'][0]
 
 
 def figure(results: Iterable[Mapping[str, Any]]) -> Figure:
@@ -40,40 +70,60 @@ def figure(results: Iterable[Mapping[str, Any]]) -> Figure:
     Raises:
         ValueError: there are none.
     """
-    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result['arm'], result['steps']), []).append(result)
-    if not groups:
-        raise ValueError('there is no result to draw: run a stage first')
+    groups = grouped(results)
     drawing = Figure(figsize=(7.2, 3.9), layout='constrained')
     axes = drawing.add_subplot()
     axes.set_xlabel('new names said right in descriptions')
     axes.set_ylabel('phrases with new names: cIoU')
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.grid(color=PAGE['line'][0])
-    axes.set_axisbelow(True)
+    plain(axes)
     before = next(iter(groups.values()))[0]['before']
-    axes.plot(before[SAID], before[FOUND], 'x', color=PAGE['faint'][0])
-    note(axes, 'before', before[SAID], before[FOUND], PAGE['faint'][0])
-    lengths = {arm: sum(other == arm for other, _ in groups) for arm, _ in groups}
-    for (arm, steps), runs in sorted(groups.items()):
+    axes.plot(before[SAID], before[FOUND], 'x', color=PAGE['faint'][0], label='before')
+    longest = {arm: steps for arm, steps in groups}
+    for (arm, steps), runs in groups.items():
         (x, width), (y, height) = (interval([run['after'][name] for run in runs]) for name in (SAID, FOUND))
-        colour = CURVES[[*NAMED].index(arm) % len(CURVES)][0] if arm in NAMED else PAGE['faint'][0]
-        several = len(runs) > 1
-        axes.errorbar(x, y, xerr=width if several else None, yerr=height if several else None, fmt='o', color=colour,
-                      markersize=6 if arm in NAMED else 3, capsize=2)
-        if arm in NAMED:
-            note(axes, NAMED[arm] + (f', {steps} steps' if lengths[arm] > 1 else ''), x, y, colour)
+        several, shorter = len(runs) > 1, steps < longest[arm]
+        axes.errorbar(x, y, xerr=width if several else None, yerr=height if several else None, fmt='o',
+                      color=colour(arm), markerfacecolor='white' if shorter else None, capsize=2,
+                      markersize=6 if arm in NAMED else 3,
+                      label=NAMED[arm] + (f', {steps} steps' if shorter else '') if arm in NAMED else None)
+    axes.legend(loc='upper left', fontsize=9, frameon=False)
     return drawing
 
 
-def note(axes: Any, text: str, x: float, y: float, colour: str) -> None:
-    """A name above and right of a point; left of it in the right half of the figure's usual range."""
-    left = x > 0.5
-    axes.annotate(text, (x, y), xytext=(-6 if left else 6, 6), textcoords='offset points', color=colour, fontsize=9,
-                  horizontalalignment='right' if left else 'left')
+def curves(results: Iterable[Mapping[str, Any]]) -> Figure:
+    """Losses of the named arms over their time, each in its longest runs: mean of the seeds, and the range of these.
+
+    Args:
+        results: those that are :func:`shown`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    groups = {arm: runs for (arm, _), runs in grouped(results).items() if arm in NAMED}
+    drawing = Figure(figsize=(9.0, 4.6), layout='constrained')
+    for axes, (loss, title) in zip(drawing.subplots(2, 2).flat, PANELS.items()):
+        axes.set_title(title, fontsize=9)
+        plain(axes)
+        for arm, runs in groups.items():
+            if loss in runs[0]['curves']:
+                time = np.array(runs[0]['curves'][loss]['steps']) / runs[0]['steps']
+                values = np.array([run['curves'][loss]['values'] for run in runs])
+                axes.plot(time, values.mean(0), color=colour(arm), label=NAMED[arm], linewidth=1.2)
+                axes.fill_between(time, values.min(0), values.max(0), color=colour(arm), alpha=0.2, linewidth=0)
+    drawing.supxlabel('share of the time', fontsize=9)
+    labels = {label: line for axes in drawing.axes for line, label in zip(*axes.get_legend_handles_labels())}
+    drawing.legend([*labels.values()], [*labels], loc='outside upper center', ncols=3, fontsize=9, frameon=False)
+    return drawing
 
 
-def write_figure(results: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Draw :func:`figure` into a PNG file; the same results give the same bytes."""
-    figure(results).savefig(file, format='png', dpi=POINTS_PER_INCH, metadata=dict(Software=None))
+def plain(axes: Any) -> None:
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(color=PAGE['line'][0])
+    axes.set_axisbelow(True)
+
+
+def write_figures(results: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    """Draw :func:`figure` as proof.png and :func:`curves` as proof_curves.png; the same results give the same bytes."""
+    results = [*results]
+    for name, draw in (('proof', figure), ('proof_curves', curves)):
+        draw(results).savefig(folder / f'{name}.png', format='png', dpi=POINTS_PER_INCH, metadata=dict(Software=None))

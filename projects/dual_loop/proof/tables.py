@@ -28,24 +28,44 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), float(width)
 
 
-def differences(results: Iterable[Mapping[str, Any]], arm: str, other: str, figure: str) -> list[float]:
-    """``arm`` minus ``other`` of each seed that both have.
+def differences(runs: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]], figure: str) -> list[float]:
+    """``runs`` minus ``others`` of each seed that both have.
 
     Args:
-        results: of one share of captions and one set of held-out scenes, each arm in one length.
-        arm, other: names of arms.
+        runs, others: results of an arm in one share, length and set of held-out scenes.
         figure: of the results' ``after``.
 
     Raises:
         ValueError: an arm has several runs of one seed.
     """
-    found: dict[str, dict[int, float]] = {arm: {}, other: {}}
-    for result in results:
-        if result['arm'] in found:
-            if result['seed'] in found[result['arm']]:
+    found: tuple[dict[int, float], dict[int, float]] = ({}, {})
+    for seeds, results in zip(found, (runs, others)):
+        for result in results:
+            if result['seed'] in seeds:
                 raise ValueError(f'{result["arm"]} has several runs of seed {result["seed"]}')
-            found[result['arm']][result['seed']] = result['after'][figure]
-    return [found[arm][seed] - found[other][seed] for seed in sorted(found[arm].keys() & found[other].keys())]
+            seeds[result['seed']] = result['after'][figure]
+    return [found[0][seed] - found[1][seed] for seed in sorted(found[0].keys() & found[1].keys())]
+
+
+def difference_table(results: Iterable[Mapping[str, Any]], arm: str) -> str:
+    """The longest runs of ``arm`` minus those of each other arm and length: mean over their common seeds and its interval.
+
+    Args:
+        results: of one share of captions and one set of held-out scenes.
+        arm: that is compared.
+    """
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result['arm'], result['steps']), []).append(result)
+    steps = max(length for name, length in groups if name == arm)
+    lines = [f'| {arm}, {steps} steps, less | seeds | ' + ' | '.join(FIGURES) + ' |',
+             '|---|---|' + '---|' * len(FIGURES)]
+    for (other, length), runs in sorted(groups.items()):
+        if other != arm:
+            found = [differences(groups[arm, steps], runs, figure) for figure in FIGURES.values()]
+            cells = [f'{mean:+.3f} [{mean - width:+.3f}, {mean + width:+.3f}]' for mean, width in map(interval, found)]
+            lines.append(f'| {other}, {length} steps | {len(found[0])} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> str:

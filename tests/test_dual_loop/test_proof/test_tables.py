@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dual_loop.proof.tables import FIGURES, differences, interval, table
+from dual_loop.proof.tables import FIGURES, difference_table, differences, interval, table
 
 
 def result(arm, seed, value, **settings):
@@ -20,11 +20,22 @@ def test_interval_of_five_seeds():
 
 
 def test_differences_are_those_of_one_seed():
-    results = [result('both', 0, 0.5), result('both', 1, 0.75), result('both', 2, 0.0), result('supervised', 1, 0.25),
-               result('supervised', 0, 0.25), result('loop2', 0, 9.0)]
-    assert differences(results, 'both', 'supervised', 'held_out/ciou_new') == [0.25, 0.5]
-    with pytest.raises(ValueError, match='several runs of seed 0'):
-        differences([*results, result('both', 0, 0.5, steps=300)], 'both', 'supervised', 'held_out/ciou_new')
+    both = [result('both', 0, 0.5), result('both', 1, 0.75), result('both', 2, 0.0)]
+    supervised = [result('supervised', 1, 0.25), result('supervised', 0, 0.25)]
+    assert differences(both, supervised, 'held_out/ciou_new') == [0.25, 0.5]
+    with pytest.raises(ValueError, match='both has several runs of seed 0'):
+        differences([*both, result('both', 0, 0.5, steps=300)], supervised, 'held_out/ciou_new')
+
+
+def test_the_longest_runs_against_each_other_arm_and_length():
+    """Differences 1, 2, 3: Student's t of two degrees of freedom is 4.303, so half the interval is 4.303 / sqrt(3)."""
+    results = [result('both', seed, 4.0, steps=900) for seed in range(3)] + [result('both', 0, 0.0)]
+    results += [result('supervised', seed, 3.0 - seed) for seed in range(3)]
+    results += [result('supervised', seed, 4.0, steps=900) for seed in range(2)]
+    head, _, *lines = difference_table(results, 'both').splitlines()
+    assert head.startswith('| both, 900 steps, less | seeds | cIoU, new names | ')
+    assert lines[0].startswith('| supervised, 600 steps | 3 | +2.000 [-0.484, +4.484] | ')
+    assert lines[1].startswith('| supervised, 900 steps | 2 | +0.000 [+0.000, +0.000] | ') and len(lines) == 2
 
 
 def test_a_line_for_each_arm_share_and_length():
