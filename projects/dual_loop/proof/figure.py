@@ -1,4 +1,4 @@
-"""The figures of docs/proof.md: what the arms taught, to say new names and to find what they mean, and how they learned."""
+"""The figures of docs/proof.md: what the arms taught, to say and to find new names, and how they learned."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -48,7 +48,7 @@ def differences(runs: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str,
 
 
 def difference_table(results: Iterable[Mapping[str, Any]], arm: str) -> str:
-    """The longest runs of ``arm`` minus those of each other arm and length: mean over their common seeds and its interval.
+    """The longest runs of ``arm`` minus those of each other arm and length: mean of the common seeds, and its interval.
 
     Args:
         results: of one share of captions and one set of held-out scenes.

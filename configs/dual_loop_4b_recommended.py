@@ -1,0 +1,40 @@
+"""The 4B run with what an experiment on generated scenes recommends (docs/proof.md). Nobody has tried it at 4B.
+
+    xtuner train configs/dual_loop_4b_recommended.py --deepspeed zero2
+
+What does not stand here is configs/dual_loop_4b.py, with what the method fixes. Evidence is given as new names said /
+cIoU of phrases with new names where 5 % of the scenes have captions; "five seeds" are on the test scenes, else it is
+one seed on the validation scenes, where less than 0.02 / 0.01 says nothing.
+"""
+__import__('dual_loop')  # puts the library shims in place before XTuner goes on
+
+from mmengine.config import read_base
+from xtuner.dataset import ConcatDataset
+
+from dual_loop.models import CaptionLoop, DualLoopModel, MaskLoop, SupervisedLoop
+
+with read_base():
+    from .dual_loop_4b import *
+
+model = dict(
+    type=DualLoopModel,
+    base=model['base'],
+    loops=[
+        # The teacher's words as they are, 0.778 / 0.412, against the Gumbel bridge and denoising, 0.399 / 0.406 (five
+        # seeds). Who wants the bridge: bridge='gumbel', bridge_max_norm=0.3, slot='teacher', mask_ratio=0.0, which gave
+        # 0.713 / 0.405.
+        dict(type=MaskLoop, bridge='discrete', max_caption_len=256),
+        # With loop 1 and without it: 0.778 / 0.412, 0.809 / 0.371 (five seeds). Loop 1 without it: 0.088 / 0.372.
+        dict(type=CaptionLoop, max_caption_len=256),
+        # All arms had it. Its gradient is added to loop 1's before surgery and kept whole.
+        dict(type=SupervisedLoop, joins='loop1'),
+    ],
+)
+# Objects with human words and masks, here RefCOCO's phrases, go into the supervised stream; loop 1 has masks alone, as
+# in the experiment.
+train_dataloader['dataset'].update(datasets=loop1_datasets[:3])
+train_cfg.update(loop_dataloaders=dict(supervised=dict(
+    train_cfg['loop2_dataloader'], dataset=dict(type=ConcatDataset, datasets=[*loop1_datasets[3:], *loop2_datasets]))))
+# As they are: surgery (the sum gave 0.756 / 0.418, orthogonal 0.749 / 0.406), the average of the weights as teacher
+# (live: 0.717 / 0.402), one object a row (several: 0.723 / 0.408), no filter (0.759 / 0.405), no distillation
+# (0.739 / 0.409), loop 1 from the first step (resting for half of the steps: 0.743 / 0.402).
