@@ -104,6 +104,12 @@ def test_a_mistake_is_one_line(main, tiny, demo_root, capsys, arguments, message
     assert error.startswith('eval_refcoco: ') and message in error and 'optional=True' not in error
 
 
+def test_the_model_is_missed_before_the_data(main, capsys):
+    """Which may take long to come by, or are asked for in vain."""
+    assert main('refcoco', 'no/such/model', '--data-root', 'no/such/data') == 1
+    assert capsys.readouterr().err.startswith('eval_refcoco: no/such/model does not exist: give the folder of a model')
+
+
 def test_the_tiny_model_and_the_demo_data_are_the_defaults(main, demo_root, tmp_path, capsys, monkeypatch):
     settings = dict(type=RefCOCODataset, data_root=str(demo_root))
     monkeypatch.setattr('dual_loop.evaluation.command_line.demo_settings', lambda dataset: settings)

@@ -123,7 +123,7 @@ def check_whole(path: str | Path, everywhere: bool = False) -> None:
         ValueError: a file is not whole.
     """
     path = Path(path)
-    _check_form(path)
+    check_form(path)
     if not everywhere and int(os.environ.get('LOCAL_RANK') or os.environ.get('SLURM_LOCALID') or 0):
         return
     if path.is_dir():
@@ -135,7 +135,13 @@ def check_whole(path: str | Path, everywhere: bool = False) -> None:
         check_zip(path)
 
 
-def _check_form(path: Path) -> None:
+def check_form(path: Path) -> None:
+    """Refuse what cannot be a whole checkpoint, without reading its tensors.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``, or a part of the folder is missing.
+        ValueError: a file is not whole.
+    """
     if not path.exists():
         raise FileNotFoundError(f'There is no checkpoint {path} to start from.')
     for name in (TRAINABLES, EMA, STATE) if path.is_dir() else ():
@@ -158,7 +164,7 @@ def read_trained(path: str | Path, checked: bool = False) -> Trained:
         ValueError: a file is not whole, or no checkpoint of a training run.
     """
     path = Path(path)
-    _check_form(path)
+    check_form(path)
     if path.is_dir():
         state, sums = read_state(path)
         if not checked:  # DeepSpeed's own parts are not read here

@@ -20,7 +20,7 @@ from dual_loop.visualization.report import link_evaluation
 from llava_sam2.paths import CHECKOUT, CannotWrite
 from llava_sam2.portable.static_decoding import KeptDecoder
 
-from .loading import Loaded, load_model
+from .loading import Loaded, check_choice, load_model
 from .page import Example, write_page
 from .processes import Processes, Stopped
 from .results import write_results
@@ -62,6 +62,7 @@ def run(args: Namespace, evaluate: Callable[[Namespace, Loaded, RefCOCODataset, 
     try:
         with interruptible():
             check_out((args.out or DEFAULT_OUT / 'results.json').absolute())
+            check_choice(args.model or TINY, args.checkpoint, args.ema, args.parts, args.base)  # before data are made
             dataset = (make_dataset or referring_dataset)(args)
             loaded = load_model(args.model or TINY, args.checkpoint, args.ema, args.dtype, processes.device, args.parts,
                                 args.base)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dual_loop.checkpoints.files import Trained, read_trained
+from dual_loop.checkpoints.files import Trained, check_form, read_trained
 from dual_loop.checkpoints.trained_model import EXPORTED_DTYPES, build, check_base, select
 from dual_loop.config_files import read_config
 from llava_sam2.download import download_command
@@ -76,6 +76,22 @@ def load_model(
         ValueError: a checkpoint beside a folder, one that does not fit the config, random weights, or a tokenizer
             without ``[SEG]``.
     """
+    path = check_choice(model, checkpoint, ema, parts, base)
+    if path.is_dir():
+        return _from_folder(path, dtype, device)
+    return _from_config(path, checkpoint, ema, dtype, device, parts, base)
+
+
+def check_choice(model: str | Path, checkpoint: str | Path | None = None, ema: bool = False, parts: str = 'full',
+                 base: str | None = None) -> Path:
+    """Refuse what :func:`load_model` cannot load, as far as that is seen without reading weights.
+
+    Returns:
+        ``model`` as a path.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`load_model`.
+    """
     path = Path(model)
     if not path.exists():
         raise FileNotFoundError(f'{model} does not exist: give the folder of a model, or a config and a checkpoint; '
@@ -84,17 +100,18 @@ def load_model(
         if checkpoint is not None or ema or parts != 'full' or base is not None:
             raise ValueError(f'{model} is a folder with weights of its own: a checkpoint, averages, parts or a base '
                              'can be chosen only beside a config file')
-        return _from_folder(path, dtype, device)
-    if path.suffix != '.py':
+        if not (path / 'config.json').is_file():
+            raise FileNotFoundError(f'{path} is no folder of a model: it has no config.json')
+    elif path.suffix != '.py':
         raise ValueError(f'{model} is neither a folder nor a config file (.py)')
-    if checkpoint is None and (ema or parts != 'full'):
+    elif checkpoint is not None:
+        check_form(Path(checkpoint))
+    elif ema or parts != 'full':
         raise ValueError(f'averages or parts of what? Give a checkpoint after {model}')
-    return _from_config(path, checkpoint, ema, dtype, device, parts, base)
+    return path
 
 
 def _from_folder(folder: Path, dtype: str | None, device: torch.device | str) -> Loaded:
-    if not (folder / 'config.json').is_file():
-        raise FileNotFoundError(f'{folder} is no folder of a model: it has no config.json')
     config_of_folder(folder)  # refuses another kind of model, whatever else it lacks
     tokenizer = load_tokenizer(folder.absolute())
     network = Sa2VAChatModel.from_pretrained(folder, dtype=EXPORTED_DTYPES[dtype] if dtype else 'auto',
