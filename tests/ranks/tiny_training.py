@@ -47,6 +47,7 @@ OPTIMIZER = dict(type='AdamW', lr=5e-3, betas=(0.9, 0.999), weight_decay=0.2, ep
 DEFAULTS = dict(
     mode='plain',  # plain (one process), ddp, zero1, zero2 or zero2_bf16
     batch_size=2,  # of one process
+    ranks=2,  # processes that the test starts
     accumulation=1, clip=None, checkpointing=False, compile=False, seed=0, beta=0.5, rule='orthogonal', steps=6,
     samples=('loop1', 'loop2'),  # names of the lists of samples that feed the two loops
     shuffle=True,

@@ -1,4 +1,4 @@
-"""Several ranks equal one process: the real runners, DeepSpeed and the real loop on two processes against one.
+"""Several ranks equal one process: the real runners, DeepSpeed and the real loop on two and more against one.
 
 The cases of one kind of launch run one after the other in the same processes, see ``tests/ranks/run_cases.py``.
 """
@@ -73,12 +73,18 @@ NAN = [dict(name=f'nan-loop{loop}-{mode}', mode=mode, accumulation=accumulation,
             nan=dict(loop=loop, step=NAN_STEP, rank=rank))
        for loop, mode, accumulation, rank in ((1, 'ddp', 3, 1), (2, 'zero1', 1, 0), (1, 'zero2', 1, 1),
                                               (2, 'zero2', 3, 1))]
+#: As many rows in a step in all of them.
+MORE_RANKS = [
+    dict(name='four-ranks', ranks=4, mode='zero2', accumulation=3, clip=1.0),
+    dict(name='eight-ranks', ranks=8, batch_size=1, mode='zero2', clip=1.0, samples=('loop1_of_8', 'loop2')),
+]
 FULL = [case_of(*values, 'orthogonal') for values in itertools.product(*list(FACTORS.values())[:-1])]
 
 
 def reference_of(case: dict) -> dict:
     """The same in one process on batches as large as those of all ranks together, without checkpointing."""
-    reference = dict(case, mode='plain', batch_size=WORLD_SIZE * BATCH_SIZE, averaging=True, checkpointing=False)
+    rows = case.get('ranks', WORLD_SIZE) * case.get('batch_size', BATCH_SIZE)
+    reference = dict(case, mode='plain', ranks=1, batch_size=rows, averaging=True, checkpointing=False)
     if nan := case.get('nan'):
         reference['nan'] = dict(nan, rank=0)
     settings = {key: value for key, value in reference.items() if key not in ('name', 'mode', 'snapshots')}
@@ -87,12 +93,15 @@ def reference_of(case: dict) -> dict:
 
 @pytest.fixture(scope='module')
 def run_cases(launch_cases, tmp_path_factory):
-    """Train cases in two processes and their references in one; gives the folder of the records."""
+    """Train cases in their processes and the references in one; gives the folder of the records."""
 
     def run(cases: list[dict]) -> Path:
         out = tmp_path_factory.mktemp('runs')
         references = {reference['name']: reference for reference in map(reference_of, cases)}
-        launch_cases(out, (cases, WORLD_SIZE), (list(references.values()), 1))
+        by_ranks: dict[int, list[dict]] = {1: [*references.values()]}
+        for case in cases:
+            by_ranks.setdefault(case.get('ranks', WORLD_SIZE), []).append(case)
+        launch_cases(out, *((those, ranks) for ranks, those in by_ranks.items()))
         return out
 
     return run
@@ -125,7 +134,7 @@ class Difference:
 def compare(out: Path, case: dict) -> Difference:
     """Compare a case with its reference; that the ranks equal each other to the bit is asserted on the way."""
     ranks, [reference] = records(out, case), records(out, reference_of(case))
-    assert len(ranks) == WORLD_SIZE
+    assert len(ranks) == case.get('ranks', WORLD_SIZE)
     first = ranks[0]
     for tensors in ('start', 'final', 'ema') if case.get('averaging', True) else ('start', ):
         for name, value in first[tensors].items():
@@ -287,6 +296,15 @@ def test_nan_on_one_rank_skips_the_step_on_all(covering, case):
         assert record['num_updates'] == STEPS - 1
         assert ['cosine' in step for step in record['scalars']] == [step != NAN_STEP for step in range(STEPS)]
     found = compare(covering, case)
+    assert found.within, found
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('case', MORE_RANKS, ids=names(MORE_RANKS))
+def test_more_ranks_equal_one_process(run_cases, case):
+    out = run_cases([case])
+    write_table(out, [case])
+    found = compare(out, case)
     assert found.within, found
 
 

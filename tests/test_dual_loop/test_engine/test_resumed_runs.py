@@ -209,3 +209,11 @@ def test_all_settings(run_settings):
         assert_parts_equal_whole(out, each)
         for place in PLACES:
             assert_stop_is_exact(out, each, place)
+
+
+@pytest.mark.full
+def test_four_ranks_continue_exactly_after_sigterm(launch_cases, tmp_path):
+    four = setting('zero2', 4, 0)
+    stopped, rest = interrupted(four)[:2]
+    launch_cases(tmp_path, ([case(four, 'whole'), stopped, rest], 4))
+    assert_stop_is_exact(tmp_path, four, 'passes')
