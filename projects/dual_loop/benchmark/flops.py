@@ -5,13 +5,17 @@ weights need no gradient of their own, so the backward pass through a frozen mat
 Recomputation is not useful arithmetic and is not counted; the mask decoder, a few TFLOP in all, is left out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from dual_loop.models import DualLoopModel
+from dual_loop.models import CaptionLoop, DualLoopModel, MaskLoop, SupervisedLoop
 from llava_sam2.portable import prompts
 from llava_sam2.portable.rows import caption_row, segmentation_row
+
+#: Loops whose passes are known here, without the further passes of options that are off by default.
+COUNTED = MaskLoop, CaptionLoop, SupervisedLoop
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,13 @@ class StepFlops:
         return self.encoders + self.teacher + self.language_model + self.backward
 
 
-def step_flops(model: DualLoopModel, rows: float, caption_len: int, images: int) -> StepFlops:
-    """Count a step with ``rows`` rows in each of the two loops, captions of ``caption_len`` tokens.
+def step_flops(model: DualLoopModel, rows: Mapping[str, float], caption_len: int, images: int) -> StepFlops:
+    """Count a step with captions of ``caption_len`` tokens, in which the teacher describes every row of loop 1.
 
     Args:
-        model: with the sizes.
-        images: distinct images of both loops together.
+        model: with the sizes, and loops that are ``COUNTED``.
+        rows: name of a loop -> rows of it in the step.
+        images: distinct images of all loops together.
     """
     base, config = model.base, model.base.config
     llm = config.llm_config
@@ -58,19 +63,27 @@ def step_flops(model: DualLoopModel, rows: float, caption_len: int, images: int)
     answer = sum(label >= 0 for label in asked.labels)
     caption, segment = prompt + caption_len, len(asked.input_ids) + caption_len
 
-    def forward(length: int, headed: int) -> float:
+    def forward(count: float, length: int, headed: int) -> float:
         attention = 2 * length**2 * width * layers
-        return rows * (2 * length * (frozen + lora) + attention + 2 * headed * width * vocabulary)
+        return count * (2 * length * (frozen + lora) + attention + 2 * headed * width * vocabulary)
 
-    def backward(length: int, headed: int) -> float:
+    def backward(count: float, length: int, headed: int) -> float:
         attention = 5 * length**2 * width * layers
-        return rows * (2 * length * (frozen + 2 * lora) + attention + 2 * headed * width * vocabulary)
+        return count * (2 * length * (frozen + 2 * lora) + attention + 2 * headed * width * vocabulary)
 
-    passes = [(caption, caption_len), (segment, answer), (segment, answer), (caption, caption_len + 6)]
+    spoken, passes = 0.0, []
+    for name, loop in model.loops.items():
+        passes.append((rows[name], segment, answer))
+        if not isinstance(loop, MaskLoop):
+            passes.append((rows[name], caption, caption_len + 6))  # tokens of the answer round the caption
+            continue
+        spoken += rows[name]
+        if loop.bridge is not None:  # else the student segments with the teacher's words
+            passes.append((rows[name], caption, caption_len))
     element = base.network.token_embeddings().element_size()
     return StepFlops(
         encoders=images * (_vision(config) + _grounding(base.network.grounding_encoder.config)),
-        teacher=forward(prompt, 1) + caption_len * rows * 2 * (frozen + width * vocabulary),
+        teacher=forward(spoken, prompt, 1) + caption_len * spoken * 2 * (frozen + width * vocabulary),
         language_model=sum(forward(*each) for each in passes),
         backward=sum(backward(*each) for each in passes),
         decoded_bytes=(frozen + width * vocabulary) * element,

@@ -122,7 +122,7 @@ class StepBenchmark(Hook):
 
     def after_train(self, runner) -> None:
         model, rows = unwrapped(runner.model), self.rows
-        flops = step_flops(model, rows, self.caption_len, sum(self.images.values()))
+        flops = step_flops(model, dict.fromkeys(model.loops, rows), self.caption_len, sum(self.images.values()))
         for found in self.results.values():
             self._derive(found, flops)
         fast, plain = self.results['fast'], self.results.get('plain')

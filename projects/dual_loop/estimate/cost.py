@@ -9,11 +9,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from dual_loop.benchmark.flops import StepFlops, step_flops
+from dual_loop.benchmark.flops import COUNTED, StepFlops, step_flops
 from dual_loop.engine.compat import DEEPSPEED_DIR
 from dual_loop.engine.flat import PARAMETER_GROUPS
 from dual_loop.loop_names import loader_key
-from dual_loop.models import CaptionLoop, MaskLoop
+from dual_loop.models import MaskLoop
 
 from .batches import caption_len, shadow_batch
 from .exchange import exchanged_bytes
@@ -124,14 +124,14 @@ class Estimate:
         return largest(lambda rows: self.memory(rows).peak, capacity, max(self.rows.values()), most, known)
 
     def flops(self) -> StepFlops | None:
-        """Of a step on one GPU; None unless the loops are the two that are counted."""
-        loops = list(self.model.loops.values())
-        if [type(loop) for loop in loops] != [MaskLoop, CaptionLoop]:
+        """Of a step on one GPU; None where a loop is not counted."""
+        loops = self.model.loops
+        if any(type(loop) not in COUNTED for loop in loops.values()):
             return None
-        first, second = self.rows.values()
-        images = (first + int(first * self.pairs) + second) * self.accumulation
-        rows = (first + second) / 2 * self.accumulation
-        return step_flops(self.model, rows, caption_len(self.model, loops[0]), images)
+        rows = {name: count * self.accumulation for name, count in self.rows.items()}
+        second = sum(rows[name] * self.pairs for name, loop in loops.items() if isinstance(loop, MaskLoop))
+        return step_flops(self.model, rows, caption_len(self.model, next(iter(loops.values()))),
+                          sum(rows.values()) + int(second))
 
 
 def largest(peak: Callable[[int], int], capacity: int, guess: int, most: int,

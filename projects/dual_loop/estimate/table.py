@@ -42,7 +42,7 @@ def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784,
         yield (f'arithmetic of a step: {flops.total / 1e12:.4g} TFLOP; {took:.3g} s at {share:.0%} of {tflops:g} '
                f'TFLOP/s and decoding at {read_share:.0%} of {gigabytes:g} GB/s')
     else:
-        yield 'arithmetic of a step: counted for the two loops only'
+        yield "arithmetic of a step: not counted for loops of one's own"
     if estimate.sharding.gpus > 1:
         sent = estimate.exchanged()
         yield (f'exchange of a step: each rank sends {sent / 1e9:.3g} GB, {sent / network / 1e9:.3g} s at '

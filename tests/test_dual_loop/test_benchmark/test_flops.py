@@ -25,7 +25,7 @@ def model(build_loops):
 
 def test_student_passes_and_their_backward(model):
     base, tokens = model.base, 200
-    flops = step_flops(model, rows=1, caption_len=tokens, images=2)
+    flops = step_flops(model, dict(loop1=1, loop2=1), caption_len=tokens, images=2)
     cells = torch.zeros(4, 4, dtype=torch.bool)
     cells.view(-1)[:2] = True
     images = base.encode(torch.zeros(1, 3, 112, 112), torch.zeros(1, 3, 128, 128, dtype=torch.uint8))
@@ -55,7 +55,7 @@ def test_student_passes_and_their_backward(model):
 
 def test_encoders(model):
     network = model.base.network
-    flops = step_flops(model, rows=1, caption_len=1, images=3)
+    flops = step_flops(model, dict(loop1=1, loop2=1), caption_len=1, images=3)
     leave_out_idle_attention(network.grounding_encoder)  # which the plain way has and nobody needs
     spent = counted(lambda: (network.encode_vision(torch.zeros(3, 3, 112, 112)),
                              network.encode_grounding(torch.zeros(3, 3, 128, 128, dtype=torch.uint8))))
@@ -66,6 +66,22 @@ def test_decoding_reads_and_multiplies_every_weight_once(model):
     network = model.base.network
     weights = sum(p.numel() for name, p in network.language_model.model.layers.named_parameters()
                   if p.ndim == 2 and '.lora_' not in name) + network.language_model.lm_head.weight.numel()
-    one, two = (step_flops(model, rows=3, caption_len=n, images=0) for n in (10, 20))
+    one, two = (step_flops(model, dict(loop1=3, loop2=3), caption_len=n, images=0) for n in (10, 20))
     assert two.teacher - one.teacher == 10 * 3 * 2 * weights and one.decoded_bytes == 4 * weights
     assert one.total == one.encoders + one.teacher + one.language_model + one.backward and one.encoders == 0
+
+
+def test_a_third_loop_and_the_teachers_words_as_they_are(build_loops):
+    """A supervised row is read as one of loop 2; without a bridge the student does not describe."""
+    def counted_of(rows, **settings):
+        return step_flops(build_loops(**settings), rows, caption_len=20, images=0)
+
+    two = dict(loop1=2, loop2=3)
+    base, more = counted_of(two), counted_of(dict(loop1=2, loop2=5))
+    third = counted_of(dict(loop1=2, loop2=3, supervised=2), topk=None, max_caption_len=None, loops=[
+        dict(type='MaskLoop'), dict(type='CaptionLoop'), dict(type='SupervisedLoop')])
+    assert third == more and third.teacher == base.teacher
+    discrete = counted_of(two, bridge='discrete')
+    assert discrete.teacher == base.teacher and discrete.language_model < base.language_model
+    described = counted_of(dict(loop1=0, loop2=1)).language_model - counted_of(dict(loop1=0, loop2=0)).language_model
+    assert base.language_model - discrete.language_model < 2 * described

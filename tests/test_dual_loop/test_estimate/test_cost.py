@@ -52,7 +52,7 @@ def test_rows_and_micro_batches_are_those_of_the_config(config):
     assert 'averages' in memory.kept and memory.kept['decoder_copy']
     config.custom_hooks = []
     assert Estimate(config).memory(2).kept['averages'] == 0
-    counted, by_hand = estimate.flops(), step_flops(estimate.model, 5, 12, 2 * (2 + 1 + 3))
+    counted, by_hand = estimate.flops(), step_flops(estimate.model, dict(loop1=4, loop2=6), 12, 2 * (2 + 1 + 3))
     assert counted == by_hand and isinstance(counted, StepFlops)
 
 
