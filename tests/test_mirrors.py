@@ -49,7 +49,6 @@ COVERED_BY = {
     'projects/dual_loop_command/env.py': 'tests/test_dual_loop_command/test_environment.py',
     'projects/dual_loop_command/evaluate.py': 'tests/test_tools/test_eval_refcoco.py',
     'projects/dual_loop_command/export.py': 'tests/test_tools/test_convert_ckpt_to_hf.py',
-    'projects/dual_loop_command/init.py': 'tests/test_dual_loop/test_engine/test_own_config.py',
     'projects/dual_loop_command/train.py': 'tests/test_tools/test_slips.py',
     'projects/llava_sam2/portable/released.py': 'tests/test_llava_sam2/test_weights/test_export.py',
     'tools/eval_captions.py': 'tests/test_dual_loop/test_evaluation/test_captions.py',

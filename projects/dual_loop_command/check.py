@@ -46,6 +46,9 @@ def quiet() -> Iterator[None]:
 def act(args: Namespace) -> int:
     if Path(args.config).is_dir():
         return act_on_folder(args)
+    if not Path(args.config).exists():
+        raise FileNotFoundError(f'there is no config file and no folder of pictures {args.config}: it does not exist '
+                                f'(looked from {Path.cwd()})')
     from dual_loop.config_files import read_config
     from dual_loop.datasets.check import check
 

@@ -29,6 +29,13 @@ def test_the_test_scenes_and_the_paired_differences(checkout):
     assert difference_table([each for each in in_time if each['percent'] == '5'], BEST) in page
 
 
+def test_the_arms_are_described_as_their_configs_do(checkout):
+    page = (checkout / 'docs/proof.md').read_text()
+    for arm in arms(checkout):
+        first, _, _ = (checkout / f'configs/proof/{arm}.py').read_text().removeprefix('"""').partition('"""')
+        assert f'| `{arm}` | {first} |' in page
+
+
 def test_every_result_is_of_an_arm_that_is_there(checkout):
     assert {each['arm'] for each in read_results(checkout / 'docs/proof')} <= {*arms(checkout)}
 

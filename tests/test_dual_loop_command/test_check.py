@@ -44,8 +44,9 @@ def test_everything_that_is_wrong_is_named(own_folder, run):
     status, text = run()
     faults = [line for line in text.splitlines() if line.startswith('- ')]
     assert status == 1 and text.splitlines()[-1] == '4 problems' and len(faults) == 4, text
-    for part in ('masks/d.png: no picture in images has the name', 'captions.csv: captions.csv, line 2: the caption is',
-                 'images/a.jpg: cannot be decoded', 'masks/b.png: a mask of 60 x 64 pixels does not fit'):
+    for part in ('masks/d.png: no picture in images has the name',
+                 'my pictures/captions.csv: line 2: the caption is empty: ', 'images/a.jpg: cannot be decoded',
+                 'masks/b.png: a mask of 64 x 60 pixels does not fit its image of 64 x 48'):
         assert any(part in fault for fault in faults), part
 
 
@@ -65,6 +66,13 @@ def test_no_such_folder(own_folder, run, tmp_path):
     own_folder.add('a', masked=False)
     status, text = run()
     assert status == 1 and 'masks does not exist' in text and 'json file of COCO' in text
+
+
+def test_neither_a_config_nor_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert check.COMMAND.main_of('check', ['nowhere']) == 1
+    assert capsys.readouterr().err == ('check: there is no config file and no folder of pictures nowhere: it does not '
+                                       f'exist (looked from {tmp_path})\n')
 
 
 def test_a_folder_has_no_settings(own_folder, run, capsys):

@@ -150,6 +150,16 @@ def test_another_base_is_refused(main, trained, checkout, tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
 
 
+def test_files_of_another_kind_are_named(main, trained, tmp_path, capsys):
+    config, checkpoint, _ = trained
+    note = tmp_path / 'README.md'
+    note.write_text('no JSON')
+    assert main(config, checkpoint, tmp_path / 'out', '--metrics', note) == 1
+    assert f'{note} holds no figures of an evaluation: give the JSON that' in capsys.readouterr().err
+    assert main(note, tmp_path / 'none', tmp_path / 'out') == 1  # the config first
+    assert f'{note} is no config: ' in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
 def test_the_base_gives_the_generation_settings(main, trained, checkout, tmp_path):
     config, checkpoint, _ = trained
     base = tmp_path / 'base'

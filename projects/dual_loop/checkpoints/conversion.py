@@ -77,11 +77,12 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
     for kind, path in dict(config=config, checkpoint=checkpoint, base=base, metrics=metrics).items():
         if path is not None and not Path(path).exists():
             raise FileNotFoundError(f'{path} does not exist: {GIVE[kind]}')
+        if kind == 'config':
+            cfg = read_config(config)
     if out.exists():
         raise FileExistsError(f'{out} exists; remove it or choose another folder')
-    figures = json.loads(Path(metrics).read_text(encoding='utf-8'))['metrics'] if metrics else None
+    figures = _figures(Path(metrics)) if metrics else None
     trained = read_trained(checkpoint)
-    cfg = read_config(config)
     model, base_model = build(cfg, base)
     check_base(trained, base_model, str(checkpoint))
     written_as = EXPORTED_DTYPES[dtype] if dtype else base_model.dtype
@@ -93,6 +94,13 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
     write_release(base_model.network, out, base_model.vocabulary.tokenizer, dtype=written_as, card=card,
                   generation=generation_settings(source))
     return changes
+
+
+def _figures(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))['metrics']
+    except (ValueError, KeyError, TypeError, IsADirectoryError) as error:
+        raise ValueError(f'{file} holds no figures of an evaluation: {GIVE["metrics"]}') from error
 
 
 def generation_settings(source: str | Mapping | None) -> dict:

@@ -17,13 +17,12 @@ from .folder_layout import (
     MASKS,
     Files,
     annotation_file,
-    called,
     list_files,
     nearest,
     normal,
     stem,
 )
-from .folder_objects import FolderObject, objects_of_coco, objects_of_masks
+from .folder_objects import FolderObject, Names, objects_of_coco, objects_of_masks
 from .index import Table, TableBuilder
 from .index_store import IndexSource, find_files
 from .indexed import MissingData
@@ -114,8 +113,9 @@ class FolderDataset(GroundedDataset):
             objects = objects_of_masks(self.data_root, names, pictures, self.objects, self._note, self.source)
             crowds = 0
         else:
+            names = []
             objects, crowds = objects_of_coco(self._coco, pictures, self._note)
-        self._add_captions(objects, pictures)
+        self._add_captions(Names(objects, pictures, names))
         mine = [each for each in objects if self._is_mine(each.picture)]
         if objects and not mine:
             raise MissingData(f'{self.data_root} has no picture for split={self.split!r}: of {len(pictures.paths)} '
@@ -146,32 +146,21 @@ class FolderDataset(GroundedDataset):
                                **{key: row[key] for key in more})
         return builder.build()
 
-    def _add_captions(self, objects: list[FolderObject], pictures: Files) -> None:
+    def _add_captions(self, names: Names) -> None:
         """Give each object its sentences; what names none is written down."""
         file = captions_file(self.data_root)
         if file is None:
             return
-        known = {normal(name): each for each in objects for name in (*each.aliases, each.name)}
-        of_picture: dict[str, list[FolderObject]] = {}
-        for each in objects:
-            of_picture.setdefault(each.picture, []).append(each)
-        files = {normal(path): name for name, path in pictures.paths.items()}
-        files |= {name: name for name in pictures.paths}
-        for sentence in read_sentences(file):
-            named, picture = called(known, sentence.name), called(files, sentence.name)
-            candidates = [named] if named else of_picture.get(picture or '', [])
-            problem = sentence.problem
-            if not problem and len(candidates) > 1:
-                problem = (f'{sentence.name!r} has {len(candidates)} objects: name one of '
-                           + ', '.join(each.name for each in candidates[:5]))
-            elif not problem and not candidates:
-                problem = f'the picture {sentence.name!r} has no mask that can be used' if picture else \
-                    f'{sentence.name!r} is neither a mask nor a picture here{nearest(sentence.name, [*known, *files])}'
+        sentences = [(each, names.meant(each.name)) for each in read_sentences(file)]
+        free = names.without_captions([found for _, meant in sentences for found in meant.objects])
+        for sentence, meant in sentences:
+            problem = sentence.problem or meant.problem
+            if not sentence.problem and not meant.known:
+                problem += nearest(normal(stem(sentence.name, IMAGE_SUFFIXES)), free)
             if problem:
-                belongs = candidates[0].picture if candidates else picture or sentence.name
-                self._note(belongs, file, f'{sentence.place(file)}: {problem}')
-            else:
-                candidates[0].sentences.append(sentence.text)
+                self._note(meant.picture, file, sentence.located(problem))
+            elif meant.objects:
+                meant.objects[0].sentences.append(sentence.text)
 
     def _remarks(self, pictures: Files, objects: list[FolderObject], crowds: int) -> Iterator[str]:
         with_objects = {each.picture for each in objects}

@@ -1,6 +1,7 @@
 """A folder of one's own: which files are pictures, which are masks, and which mask belongs to which picture."""
 
-import difflib
+import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.gif')
 RULE = ('a mask is called as its picture, or as its picture with _ and anything behind it, or lies in a folder of that '
         'name')
 _MOST_COMPARED = 5000
+_SHORTEST = 4  # letters of a name of which one may be wrong
 _Entry = TypeVar('_Entry')
 
 
@@ -90,10 +92,22 @@ def picture_of(mask: str, pictures: Collection[str]) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """In words, the known name that is most like a name; '' if none is."""
-    known = list(known)
-    found = difflib.get_close_matches(name, known, 1) if len(known) < _MOST_COMPARED else []
-    return f' (the nearest is {found[0]})' if found else ''
+    """In words, the only known name that a slip of the hand turns into this one; '' if there is none, or several."""
+    known = set(known)
+    found = {each for each in known if _is_slip(name, each)} if len(known) < _MOST_COMPARED else set()
+    return f' (the nearest is {found.pop()})' if len(found) == 1 else ''
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """Whether names differ by capitals, one letter or two that changed places. Numbers tell names apart and count."""
+    if abs(len(one) - len(other)) > 1 or min(len(one), len(other)) < _SHORTEST:
+        return False
+    if re.sub(r'\D', '', one) != re.sub(r'\D', '', other):
+        return False
+    one, other = one.casefold(), other.casefold()
+    start = len(os.path.commonprefix([one, other]))
+    one, other = one[start:], other[start:]
+    return one[1:] in (other, other[1:]) or one == other[1:] or one[1::-1] + one[2:] == other
 
 
 def called(names: Mapping[str, _Entry], said: str) -> _Entry | None:

@@ -5,9 +5,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .folder_layout import IMAGES, MASK_SUFFIXES, MASKS, RULE, Files, called, list_files, nearest, normal, picture_of
+from .folder_layout import (
+    IMAGE_SUFFIXES,
+    IMAGES,
+    MASK_SUFFIXES,
+    MASKS,
+    RULE,
+    Files,
+    called,
+    list_files,
+    nearest,
+    normal,
+    picture_of,
+    stem,
+)
 from .instances import Instances
 from .label_images import LabelledPicture, read_objects
 from .lengths import numbers_or_nan
@@ -150,3 +163,66 @@ def _of_annotation(annotation: dict[str, Any], image: dict[str, Any], picture: s
     return FolderObject(f'{picture}:{annotation["id"]}', picture, segmentation=json.dumps(annotation['segmentation']),
                         category=labels.get(category, '') if isinstance(category, int) else '',
                         box=(width, height, *sizes), sentences=sentences)
+
+
+class Meant(NamedTuple):
+    """What a name in a file of captions means.
+
+    Attributes:
+        objects: that it may mean; a caption is of one. None and no problem: of a mask that cannot be used, which is
+            written down already.
+        picture: that it belongs to; the name itself where there is none.
+        problem: what is wrong with the name; '' if nothing is.
+        known: whether there is a picture or mask of that name.
+    """
+
+    objects: list[FolderObject]
+    picture: str
+    problem: str = ''
+    known: bool = True
+
+
+class Names:
+    """The names of objects, of the mask pictures ``masks`` (relative paths), usable or not, and of pictures."""
+
+    def __init__(self, objects: list[FolderObject], pictures: Files, masks: list[str]):
+        self._objects = {normal(name): each for each in objects for name in (*each.aliases, each.name)}
+        self._of_picture: dict[str, list[FolderObject]] = {}
+        self._of_mask: dict[str, list[FolderObject]] = {}
+        for each in objects:
+            self._of_picture.setdefault(each.picture, []).append(each)
+            self._of_mask.setdefault(each.mask, []).append(each)
+        self._masks = {normal(name): path for path in masks
+                       for name in (path, stem(path, (*MASK_SUFFIXES, *IMAGE_SUFFIXES)))}
+        self._pictures = {normal(path): name for name, path in pictures.paths.items()}
+        self._pictures |= {normal(path): name for name, paths in pictures.twins.items() for path in paths}
+        self._pictures |= {name: name for name in (*pictures.paths, *pictures.twins)}
+
+    def meant(self, name: str) -> Meant:
+        """What ``name`` means."""
+        if found := called(self._objects, name):
+            return Meant([found], found.picture)
+        whole, _, number = name.rpartition(':')
+        for said in (name, whole) if number.isdecimal() else (name, ):
+            mask, picture = called(self._masks, said), called(self._pictures, said)
+            if mask is None and picture is None:
+                continue
+            objects = self._of_picture.get(picture or '', []) if mask is None else self._of_mask.get(mask, [])
+            if not objects and mask is not None:
+                return Meant([], picture or said)
+            choice = ', '.join(each.name for each in objects[:5])
+            if said != name:
+                problem = f'{name!r} is no object that can be used' + (f': name one of {choice}' if choice else '')
+            elif not objects:
+                problem = f'the picture {name!r} has no mask that can be used'
+            else:
+                problem = f'{name!r} has {len(objects)} objects: name one of {choice}' if len(objects) > 1 else ''
+            return Meant(objects, objects[0].picture if objects else picture or said, problem)
+        return Meant([], name, f'{name!r} is neither a mask nor a picture here', known=False)
+
+    def without_captions(self, captioned: list[FolderObject]) -> list[str]:
+        """The names of objects and pictures that no caption means, which a misspelt one may mean."""
+        taken = {id(each) for each in captioned}
+        free = [each.name for each in self._objects.values() if id(each) not in taken]
+        return free + [name for name in self._pictures.values()
+                       if not any(id(each) in taken for each in self._of_picture.get(name, []))]

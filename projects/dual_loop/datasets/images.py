@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from .completeness import HOLE, JPEG, PNG, Incomplete, check_jpeg, check_png
@@ -60,7 +60,7 @@ def decode_image(data: bytes, path: str | Path) -> torch.Tensor:
         with Image.open(io.BytesIO(data)) as picture:
             pixels = _eight_bit(ImageOps.exif_transpose(picture))
     except _PIL_ERRORS as error:
-        raise BadSample(f'cannot be decoded as an image: {error}', path) from error
+        raise BadSample(f'cannot be decoded as an image: {_why(error)}', path) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -93,7 +93,12 @@ def of_mask_picture(path: str | Path, read: Callable[[Image.Image], _Read]) -> _
     except BadSample as error:  # a ValueError too
         raise BadSample(error.reason, path) from error
     except _PIL_ERRORS as error:
-        raise BadSample(f'cannot be decoded as a mask image: {error}', path) from error
+        raise BadSample(f'cannot be decoded as a mask image: {_why(error)}', path) from error
+
+
+def _why(error: Exception) -> str:
+    """What PIL says; of a kind that it does not know it names only the address of the object that holds the bytes."""
+    return 'it is no picture, or damaged' if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _fast(data: bytes) -> torch.Tensor | None:

@@ -79,11 +79,14 @@ def read_objects(path: str | Path, objects: str = 'auto') -> LabelledPicture:
     Raises:
         BadSample: it cannot be read, is empty, or has too many colours for a mask.
     """
-    levels = of_mask_picture(path, _levels)
+    try:
+        levels = of_mask_picture(path, _levels)
+    except BadSample as error:
+        raise BadSample(f'{error.reason}; save it again as PNG, or remove the file', path) from error
     values, problems = levels.values, list[str]()
     numbers = _numbers(values)
     if not len(numbers):
-        raise BadSample('the mask is empty', path)
+        raise BadSample('the mask is empty: draw the object in it, or remove the file', path)
     if objects == 'one' or objects == 'auto' and len(numbers) > 1 and _is_one(levels, numbers, path):
         whole = _measure((values != 0).view(np.uint8), {1: WHOLE})
         return LabelledPicture(values.shape[0], values.shape[1], whole, problems)

@@ -137,7 +137,7 @@ def mask_to_size(mask: np.ndarray, height: int, width: int, path: str | Path) ->
     misfit, if_turned = (abs(columns - rows * ratio) for ratio in (width / height, height / width))
     # One and a half pixels for rounding, 5 % for pictures scaled by hand, unless it would fit better lying on its side.
     if misfit > 1.5 + 0.05 * columns or misfit > 1.5 + if_turned:
-        raise BadSample(f'a mask of {rows} x {columns} pixels does not fit its image of {height} x {width}', path)
+        raise BadSample(f'a mask of {columns} x {rows} pixels does not fit its image of {width} x {height}', path)
     if rows <= height and columns <= width:
         enlarged = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > _HALF
         if enlarged.any():

@@ -1,9 +1,8 @@
-"""The file of captions beside a folder of pictures: names to sentences, with the line of each."""
+"""The file of captions beside a folder of pictures: names to sentences, and where each stands."""
 
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,7 @@ class Sentence(NamedTuple):
     Attributes:
         name: of a picture, mask or object, as it stands there.
         text: without blanks around it; '' where there is none that can be used.
-        line: of the file, from 1; 0 if it is not known.
+        line: of a table, from 1; 0 in JSON, which programs write in one line: there the name tells the place.
         problem: what is wrong; '' if nothing is.
     """
 
@@ -33,9 +32,11 @@ class Sentence(NamedTuple):
     line: int
     problem: str = ''
 
-    def place(self, file: Path) -> str:
-        """File and line in words."""
-        return f'{file.name}, line {self.line}' if self.line else file.name
+    def located(self, problem: str) -> str:
+        """A problem with its place in the file, which is not named."""
+        if self.line:
+            return f'line {self.line}: {problem}'
+        return problem if repr(self.name) in problem else f'{self.name!r}: {problem}'
 
 
 def captions_file(folder: Path) -> Path | None:
@@ -50,7 +51,7 @@ def read_sentences(file: Path) -> list[Sentence]:
     """All sentences of a ``captions.json`` or ``captions.csv``, in order.
 
     Raises:
-        ValueError: not such a file; names the line where there is one.
+        ValueError: not such a file; names the place where there is one.
     """
     data = read_whole(file)
     try:
@@ -66,40 +67,20 @@ def _of_json(file: Path, text: str) -> Iterator[Sentence]:
     try:
         content = parse_json(text.encode('utf-8', 'surrogatepass'))
     except json.JSONDecodeError as error:
-        raise ValueError(f'{file}, line {error.lineno}: {error.msg}; {FORMAT}') from error
+        raise ValueError(f'{file}, line {error.lineno}, column {error.colno}: {error.msg}; {FORMAT}') from error
     except ValueError as error:
         raise ValueError(f'{file}: {error}; {FORMAT}') from error
     if not isinstance(content, dict):
-        raise ValueError(f'{file}, line 1: it holds a {type(content).__name__}, not an object; {FORMAT}')
-    lines = _lines_of_keys(text)
+        raise ValueError(f'{file}: it holds a {type(content).__name__}, not an object; {FORMAT}')
     for name, value in content.items():
-        found = lines.get(name, [0])
         if isinstance(content, RepeatedKeys) and name in content.repeated:
-            yield Sentence(name, '', found[-1], f'the name stands there twice (line {found[0]} too): give one list of '
-                           'its sentences')
+            yield Sentence(name, '', 0, 'the name stands there twice: give one list of its sentences')
             continue
         values = value if isinstance(value, list) else [value]
         if not values:
-            yield Sentence(name, '', found[0], 'the list of sentences is empty: remove the name')
+            yield Sentence(name, '', 0, 'the list of sentences is empty: write a sentence or remove the name')
         for each in values:
-            yield _checked(name, each, found[0])
-
-
-def _lines_of_keys(text: str) -> dict[str, list[int]]:
-    """Name -> lines in which it is a key of the outermost object."""
-    found: dict[str, list[int]] = {}
-    depth, line, counted = 0, 1, 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"(\s*:)?|[\[{]|[\]}]', text, re.S):
-        line += text.count('\n', counted, token.start())
-        counted = token.start()
-        if token[0] in '[{':
-            depth += 1
-        elif token[0] in ']}':
-            depth -= 1
-        elif token[1] and depth == 1:
-            name = json.loads(token[0][:-len(token[1])], strict=False)
-            found.setdefault(name, []).append(line)
-    return found
+            yield _checked(name, each)
 
 
 def _of_csv(file: Path, text: str) -> Iterator[Sentence]:
@@ -126,11 +107,12 @@ def _of_csv(file: Path, text: str) -> Iterator[Sentence]:
         raise ValueError(f'{file}, line {rows.line_num}: {error}; {FORMAT}') from error
 
 
-def _checked(name: str, value: object, line: int) -> Sentence:
+def _checked(name: str, value: object, line: int = 0) -> Sentence:
+    remedy = f'write a sentence or remove the {"line" if line else "name"}'
     if not is_text(name):
-        return Sentence(str(name), '', line, 'there is no name')
+        return Sentence(str(name), '', line, 'there is no name: give that of a mask or picture')
     if not isinstance(value, str):
-        return Sentence(name, '', line, f'the caption is no text but {type(value).__name__}')
+        return Sentence(name, '', line, f'the caption is no text but {type(value).__name__}: {remedy}')
     if not is_text(value):
-        return Sentence(name, '', line, 'the caption is empty: write a sentence or remove the line')
+        return Sentence(name, '', line, f'the caption is empty: {remedy}')
     return Sentence(name, ' '.join(value.split()), line)

@@ -183,16 +183,19 @@ def _is_current(root: Path, settings: Settings) -> bool:
     if found != asked:
         raise ValueError(f'{root} holds demo data with {_listed(found)}, but {_listed(asked)} was asked for: '
                          'remove the folder, choose another one, or ask for the settings it has')
-    for name, count in stated.get('files', {}).items():  # older manifests do not say
-        there = _count_files(root / SOURCES[name].folder)
-        if there < count:
-            raise FileNotFoundError(f'{root / SOURCES[name].folder} has {there} of its {count} files: remove {root}, '
-                                    'and the demo data are made again')
+    for kind in ('files', 'bytes'):
+        for name, count in stated.get(kind, {}).items():  # older manifests do not say
+            there = _extent(root / SOURCES[name].folder)[kind]
+            if there < count:
+                raise FileNotFoundError(f'{root / SOURCES[name].folder} has {there} of its {count} {kind}: remove '
+                                        f'{root}, and the demo data are made again')
     return True
 
 
-def _count_files(folder: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(folder))
+def _extent(folder: Path) -> dict[str, int]:
+    """How many files there are, and bytes in them."""
+    sizes = [os.path.getsize(os.path.join(place, file)) for place, _, files in os.walk(folder) for file in files]
+    return dict(files=len(sizes), bytes=sum(sizes))
 
 
 def _listed(settings: Mapping) -> str:
@@ -235,8 +238,9 @@ def _build(root: Path, settings: Settings, workers: int | None, progress: bool) 
             if source.index is not None:
                 source.index(partial / source.folder, records[name])
             write_scenes(partial / source.folder, scenes[name])
-        files = {name: _count_files(partial / SOURCES[name].folder) for name in counts}
-        manifest = dict(format=FORMAT, **asdict(settings), scenes=counts, files=files)
+        extents = {name: _extent(partial / SOURCES[name].folder) for name in counts}
+        manifest = dict(format=FORMAT, **asdict(settings), scenes=counts) | {
+            kind: {name: extent[kind] for name, extent in extents.items()} for kind in ('files', 'bytes')}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
         partial.rename(root)
     except BaseException:

@@ -157,7 +157,7 @@ def _arguments(target: Callable) -> dict[str, Any] | None:
 
 
 def _refuse(key: str, path: str, valid: set[str], config_file: str | Path) -> None:
-    near = difflib.get_close_matches(key, sorted(valid - {'type'}), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, sorted(valid - {'type'}), n=1)
     parent = path.removesuffix(key)
     hint = f'did you mean {parent}{near[0]}?' if near else f'known here: {", ".join(sorted(valid))}.'
     raise ValueError(f'Unknown setting {path}: nothing reads it and {config_file} does not have it; {hint} '

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -9,6 +10,7 @@ from textwrap import dedent
 from dual_loop.config_files import read_config
 from dual_loop.datasets import FolderDataset, MissingData
 from dual_loop.datasets.from_config import build_dataset, dataset_settings
+from dual_loop.datasets.quarantine import TooManyBadSamples
 from llava_sam2.paths import CHECKOUT, write_whole
 from llava_sam2.portable.configuration import Sa2VAConfig
 from llava_sam2.weights.sources import config_of_source
@@ -78,10 +80,12 @@ def _parts(data: Path) -> tuple[float, Part, Part]:
         parts = []
         for split in ('train', 'held_out'):
             settings = dict(data_root=data, split=split, held_out_share=share, exclude_image_ids=(), optional=True)
-            datasets = [FolderDataset(**settings, captions=captions, name='mine')  # type: ignore[arg-type]
-                        for captions in ('any', 'only')]
-            objects = len(set(datasets[0].index['object'].tolist()))
-            parts.append(Part(objects, len(datasets[1].index)))
+            any_of_them = FolderDataset(**settings, name='mine')  # type: ignore[arg-type]
+            objects = len(set(any_of_them.index['object'].tolist()))
+            captions = 0
+            with suppress(TooManyBadSamples):  # no captions, and masks that cannot be used: which is said by the above
+                captions = len(FolderDataset(**settings, captions='only', name='mine').index)  # type: ignore[arg-type]
+            parts.append(Part(objects, captions))
         if parts[0].objects and parts[1].objects >= _FEWEST and (parts[1].captions or not parts[0].captions):
             return share, parts[0], parts[1]
     FolderDataset(data, split='all', exclude_image_ids=(), name='mine')  # says what is missing, if all is

@@ -20,12 +20,14 @@ def check_start(cfg: Config) -> None:
     """What can be seen from the config alone, before minutes go into building a model.
 
     Raises:
-        ValueError: options of workers without any, an unknown surgery rule, ZeRO-3, offload without a GPU, or a
-            checkpoint to start from that is not whole, of the other kind, or of another number of processes.
+        ValueError: options of workers without any, a schedule that ends before it begins, an unknown surgery rule,
+            ZeRO-3, offload without a GPU, or a checkpoint to start from that is not whole, of the other kind, or of
+            another number of processes.
         FileNotFoundError: no base weights or checkpoint there, or one without the file of a rank.
     """
     require_weights(cfg.get('model') or {})
     check_loaders(cfg)
+    check_schedules(cfg)
     check_rule(cfg)
     engine = (cfg.get('strategy') or {}).get('config')
     zero = (engine or {}).get('zero_optimization', {})
@@ -64,6 +66,17 @@ def check_loaders(cfg: Config) -> None:
                     raise ValueError(f'{place}.num_workers=0 reads data in the process itself, so that {place}.{key}='
                                      f'{loader[key]} has no workers to go by: set {place}.{key}={off} too, or '
                                      f'{place}.num_workers=1')
+
+
+def check_schedules(cfg: Config) -> None:
+    """Refuse a schedule that ends before it begins, as happens when a run is made shorter. Raises ValueError."""
+    schedules = cfg.get('param_scheduler') or []
+    for number, schedule in enumerate(schedules if isinstance(schedules, list) else [schedules]):
+        begin, end = schedule.get('begin', 0), schedule.get('end')
+        if isinstance(begin, int) and isinstance(end, int) and end <= begin:
+            raise ValueError(f'param_scheduler.{number} begins at step {begin} and ends at {end}: set '
+                             f'param_scheduler.{number}.end to more, or param_scheduler.{number}.begin, and the end of '
+                             'the schedule before it, to less')
 
 
 def check_rule(cfg: Config) -> None:

@@ -109,12 +109,17 @@ def read_results(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ResultsError: not JSON, not such a file, or another version of the schema.
     """
+    wanted = 'give a JSON file that `dual-loop eval` wrote'
     try:
         results = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path} does not exist: {wanted}') from error
+    except IsADirectoryError as error:
+        raise ResultsError(f'{path} is a folder: {wanted}') from error
     except ValueError as error:  # neither UTF-8 nor JSON
-        raise ResultsError(f'{path} is no JSON: {error}') from error
+        raise ResultsError(f'{path} is no JSON ({error}): {wanted}') from error
     if not isinstance(results, dict) or 'schema' not in results:
-        raise ResultsError(f'{path} holds no results of an evaluation')
+        raise ResultsError(f'{path} holds no results of an evaluation: {wanted}')
     if results['schema'] != SCHEMA:
         raise ResultsError(f'{path} has version {results["schema"]!r} of the schema, this code reads {SCHEMA}: '
                            'evaluate again')

@@ -111,7 +111,7 @@ class MaskLoop(Loop):
         name: str = 'loop1',
     ):
         if isinstance(bridge, str) and bridge not in ('gumbel', 'discrete'):
-            raise ValueError(f'model.bridge={bridge!r} is unknown, use "gumbel", "discrete" or dict(type=..., ...)')
+            raise ValueError(f'bridge={bridge!r} of loop 1 is unknown, use "gumbel", "discrete" or dict(type=..., ...)')
         if min(distill_weight, reward_weight) < 0:
             raise ValueError(f'model.distill_weight={distill_weight} and model.reward_weight={reward_weight} may not '
                              'be negative')

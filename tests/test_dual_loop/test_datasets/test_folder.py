@@ -103,11 +103,37 @@ def test_captions_that_name_nothing_are_told_by_file_and_line(own_folder, opened
     dataset = opened()
     assert captions_of(dataset) == {'Katze': None, 'b': 'The left.', 'b_2': None, 'c': None}
     said = list(bad(dataset).values())
-    assert [each.partition(':')[0] for each in said] == [f'captions.csv, line {line}' for line in (2, 3, 4, 5)]
+    assert [each.partition(':')[0] for each in said] == [f'line {line}' for line in (2, 3, 4, 5)]
     assert 'neither a mask nor a picture here (the nearest is Katze)' in said[0]
     assert "'b.jpg' has 2 objects: name one of b, b_2" in said[1]
     assert "'bare' has no mask" in said[2] and 'the caption is empty' in said[3]
     assert dataset.remarks() == ['1 pictures have no mask that can be used and are not trained on: bare']
+
+
+def test_captions_of_masks_that_cannot_be_used_are_no_faults_of_their_own(own_folder, opened):
+    root = own_folder.root
+    for name in ('empty', 'damaged', 'twin', 'two', 'good', 'other', 'jpeg'):
+        own_folder.add(name, masked=name not in ('two', 'jpeg'))
+    own_folder.save(own_folder.mask(level=0), 'masks/empty.png')
+    own_folder.save(own_folder.mask(RIGHT), 'masks/empty_2.png')  # the caption of the empty one is not given to it
+    (root / 'masks/damaged.png').write_bytes(b'no picture')
+    own_folder.add('twin', image='.png')
+    own_folder.save(own_folder.mask(), 'masks/jpeg.jpg')
+    edge = own_folder.mask(LEFT, 3)
+    edge[RIGHT] = 8
+    edge[45, 5:9] = 5
+    own_folder.save(edge, 'masks/two_x.png')
+    refused = ('empty', 'damaged.png', 'masks/twin.png', 'jpeg', 'damaged:3')
+    wrong = {'two_x': "'two_x' has 2 objects: name one of two_x:3, two_x:8",
+             'two_x:5': "'two_x:5' is no object that can be used: name one of two_x:3, two_x:8",
+             'twin.jpg': "the picture 'twin.jpg' has no mask that can be used",
+             'goood': "'goood' is neither a mask nor a picture here",  # good has a caption
+             'othr': "'othr' is neither a mask nor a picture here (the nearest is other)"}
+    (root / 'captions.json').write_text(json.dumps(dict.fromkeys((*refused, *wrong, 'good'), 'A box.')))
+    dataset = opened()
+    faults = {key: reason for key, reason in bad(dataset).items() if key.startswith('captions.json')}
+    assert list(faults.values()) == list(wrong.values()) and len(bad(dataset)) == len(faults) + 5
+    assert {name for name, caption in captions_of(dataset).items() if caption} == {'good'}
 
 
 def test_the_held_out_part_stays_when_files_are_added(own_folder, opened):
@@ -134,7 +160,7 @@ def test_faults_count_once_in_the_part_they_belong_to(own_folder, opened):
             own_folder.save(own_folder.mask(level=0), f'masks/{number}.png')
     parts = [bad(opened(split)) for split in ('train', 'held_out')]
     assert all(parts) and not parts[0].keys() & parts[1].keys() and parts[0] | parts[1] == bad(opened())
-    assert set(bad(opened()).values()) == {'the mask is empty'} and len(bad(opened())) == 7
+    assert list(bad(opened()).values()) == 7 * ['the mask is empty: draw the object in it, or remove the file']
 
 
 def test_what_does_not_fit_is_named_and_the_rest_is_used(own_folder, opened):
@@ -218,7 +244,11 @@ def test_coco(own_folder, opened, coco):
     content['annotations'].append(dict(content['annotations'][0], id=99, iscrowd=1))
     content['images'][0]['file_name'] = 'images\\one.jpg'
     write()
-    (own_folder.root / 'captions.csv').write_text('name,caption\nsub/two ü:60,The left one.\n')
+    table = own_folder.root / 'captions.csv'
+    table.write_text('name,caption\none:7,No such one.\n')
+    assert list(bad(opened()).values()) == [
+        "line 2: 'one:7' is no object that can be used: name one of one:50, one:51"]
+    table.write_text('name,caption\nsub/two ü:60,The left one.\n')
     dataset = opened()
     assert captions_of(dataset) == {'one:50': None, 'one:51': 'The right one.', 'one:51~2': 'Right.',
                                     'sub/two ü:60': 'The left one.', 'sub/two ü:61': None}

@@ -25,7 +25,15 @@ def test_names_in_files_may_have_the_folder_before_them():
     names = {'a b.jpg': 1, 'sub/c': 2, 'masks/d': 3}
     assert [called(names, each) for each in ('a b.jpg', './images/a b.jpg', 'sub\\c', 'masks/sub/c', 'masks/d', 'c')
             ] == [1, 1, 2, 2, 3, None]
-    assert nearest('sub/cc', names) == ' (the nearest is sub/c)' and nearest('zzz', names) == ''
+
+
+@pytest.mark.parametrize('said, near', [
+    ('Katzte', 'Katze'), ('Kaze', 'Katze'), ('Kasze', 'Katze'), ('Kazte', 'Katze'), ('KATZE', 'Katze'),
+    ('Katz', 'Katze'), ('aKtze', 'Katze'), ('pic-16_0', 'pic16_0'), ('pic06_0', None), ('pic16_1', None),
+    ('Kattzze', None), ('Hunde', None), ('dog', None), ('cats', None)])
+def test_the_nearest_name_is_one_slip_away(said, near):
+    names = ['Katze', 'Katze', 'pic16_0', 'dig', 'cat1', 'cat2', 'bats', 'rats']
+    assert nearest(said, names) == (f' (the nearest is {near})' if near else '')
 
 
 def test_the_file_of_coco_is_the_only_json(tmp_path):

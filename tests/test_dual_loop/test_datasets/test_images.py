@@ -89,8 +89,9 @@ def test_mask_image_of_any_mode(tiny, grey, read_mask, mode, kind):
 
 def test_a_mask_that_is_no_image(tmp_path):
     (tmp_path / 'm.png').write_bytes(b'no picture')
-    with pytest.raises(BadSample, match='mask image'):
-        read_mask_image(tmp_path / 'm.png')
+    for read, kind in ((read_mask_image, 'a mask image'), (read_image, 'an image')):
+        with pytest.raises(BadSample, match=f'^cannot be decoded as {kind}: it is no picture, or damaged$'):
+            read(tmp_path / 'm.png')
 
 
 @pytest.mark.parametrize('mode', ['LA', 'RGBA', 'PA'])

@@ -112,8 +112,14 @@ def test_cut_outs_photographs_and_empty_masks(stored):
     with pytest.raises(BadSample, match='a picture rather than a mask') as error:
         read_objects(stored(Image.fromarray(noise[..., :3])))
     assert error.value.path
-    with pytest.raises(BadSample, match='the mask is empty'):
+    with pytest.raises(BadSample, match='the mask is empty: draw the object in it, or remove'):
         read_objects(stored(Image.fromarray(numbers(0, 0))))
+    damaged = stored(Image.fromarray(numbers()), 'damaged')
+    for content in (b'no picture', damaged.read_bytes()[:-20], b''):
+        damaged.write_bytes(content)
+        with pytest.raises(BadSample, match='; save it again as PNG, or remove the file$') as error:
+            read_objects(damaged)
+        assert error.value.path == damaged and ' at 0x' not in error.value.reason
     many = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
     many = np.repeat(np.repeat(many, 3, 0), 3, 1)
     with pytest.raises(BadSample, match="1199 levels or colours.*objects='one'"):

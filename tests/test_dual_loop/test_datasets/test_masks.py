@@ -128,7 +128,7 @@ def test_mask_of_another_resolution(tiny):
     np.testing.assert_array_equal(mask_to_size(np.kron(mask, np.ones((3, 3), dtype=bool)), 48, 64, 'x'), mask)
     grown = mask_to_size(mask[::2, ::2], 48, 64, 'x')
     assert (grown & mask).sum() / (grown | mask).sum() > 0.9
-    with pytest.raises(BadSample, match='does not fit'):
+    with pytest.raises(BadSample, match='a mask of 48 x 64 pixels does not fit its image of 64 x 48'):  # width x height
         mask_to_size(mask.T, 48, 64, 'x')
 
 

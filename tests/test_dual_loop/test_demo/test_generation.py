@@ -49,9 +49,9 @@ def test_ensure_makes_once_and_then_leaves_alone(tmp_path):
     root = ensure_demo_data(tmp_path / 'data', images=4, seed=2, workers=1)
     assert json.loads((root / 'manifest.json').read_text())['scenes']['refcoco'] == 4
     marked = root / 'sa1b' / 'sa_000000' / 'sa_1.jpg'
-    marked.write_bytes(b'mine')
+    marked.write_bytes(marked.read_bytes() + b'mine')
     assert ensure_demo_data(root, images=4, seed=2) == root
-    assert marked.read_bytes() == b'mine'
+    assert marked.read_bytes().endswith(b'mine')
 
 
 @pytest.mark.parametrize('asked', [dict(images=5, seed=2), dict(images=4, seed=3), dict(images=4, seed=2, world='b'),
@@ -219,7 +219,14 @@ def test_half_deleted_data_are_refused(tmp_path):
     (folder / 'note.txt').write_text("a user's own")  # more files do no harm
     assert ensure_demo_data(root, 4, sources=['refcoco']) == root
     (folder / 'note.txt').unlink()
-    next(folder.rglob('*.jpg')).unlink()
+    picture = next(folder.rglob('*.jpg'))
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:100])
+    with pytest.raises(FileNotFoundError, match=r'refcoco has (\d+) of its (\d+) bytes: remove .*demo, and'):
+        ensure_demo_data(root, 4, sources=['refcoco'])
+    picture.write_bytes(whole)
+    assert ensure_demo_data(root, 4, sources=['refcoco']) == root
+    picture.unlink()
     with pytest.raises(FileNotFoundError, match=r'refcoco has (\d+) of its (\d+) files: remove .*demo, and') as caught:
         ensure_demo_data(root, 4, sources=['refcoco'])
     assert str(folder) in str(caught.value)

@@ -21,6 +21,15 @@ def test_zero_3_is_refused_with_the_reason():
         check_start(Config(zero(3)))
 
 
+def test_a_schedule_that_ends_before_it_begins():
+    check_start(Config(dict(param_scheduler=[dict(end=8), dict(begin=8, end=9)])))
+    for end in (8, 5):
+        with pytest.raises(ValueError, match=f'^param_scheduler.1 begins at step 8 and ends at {end}: set '):
+            check_start(Config(dict(param_scheduler=[dict(end=8), dict(begin=8, end=end)])))
+    with pytest.raises(ValueError, match='^param_scheduler.0 begins'):
+        check_start(Config(dict(param_scheduler=dict(begin=3, end=2))))
+
+
 def test_offload_needs_a_gpu(monkeypatch):
     offload = Config(zero(2, offload_optimizer=dict(device='cpu')))
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)

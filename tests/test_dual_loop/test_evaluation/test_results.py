@@ -92,6 +92,10 @@ def test_other_files_are_refused_by_name(tmp_path, text, message):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ResultsError, match=f'file.json {message}|file.json.*{message}'):
         read_results(path)
+    with pytest.raises(ResultsError, match='is a folder: give a JSON file that `dual-loop eval` wrote'):
+        read_results(tmp_path)
+    with pytest.raises(FileNotFoundError, match='none.json does not exist: give a JSON file that'):
+        read_results(tmp_path / 'none.json')
 
 
 def test_the_metrics_go_into_the_model_card(tmp_path, results):

@@ -187,7 +187,7 @@ def test_checkpoints_hold_what_was_trained_unless_the_rest_is_random(build_loops
 
 
 def test_unknown_names_are_refused(build_loops):
-    with pytest.raises(ValueError, match="model.bridge='soft' is unknown"):
+    with pytest.raises(ValueError, match="^bridge='soft' of loop 1 is unknown"):
         build_loops(bridge='soft')
     with pytest.raises(ValueError, match="unknown mode 'loop3'"):
         build_loops()(None, mode='loop3')
