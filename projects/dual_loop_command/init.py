@@ -42,7 +42,7 @@ def act(args: Namespace) -> int:
                              'into masks') from error
     print(f'{args.out.absolute()}\nnext: dual-loop check {args.out}, then dual-loop train {args.out}')
     if problems:
-        print(f'{args.caller}: note: {problems} problem{"s" * (problems > 1)} in {args.data}, what they name is not '
+        print(f'{args.caller}: note: {problems} problem{"s" * (problems > 1)} in {args.data}, what has one is not '
               f'used: run dual-loop check {args.data}', file=sys.stderr)
     return 0
 
