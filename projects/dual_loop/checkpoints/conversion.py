@@ -74,11 +74,9 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
         ValueError: checkpoint, config and base do not belong together.
     """
     out = Path(out)
-    for kind, path in dict(config=config, checkpoint=checkpoint, base=base, metrics=metrics).items():
-        if path is not None and not Path(path).exists():
-            raise FileNotFoundError(f'{path} does not exist: {GIVE[kind]}')
-        if kind == 'config':
-            cfg = read_config(config)
+    _require(config=config)
+    cfg = read_config(config)
+    _require(checkpoint=checkpoint, base=base, metrics=metrics)
     if out.exists():
         raise FileExistsError(f'{out} exists; remove it or choose another folder')
     figures = _figures(Path(metrics)) if metrics else None
@@ -94,6 +92,12 @@ def convert(config: str | Path, checkpoint: str | Path, out: str | Path, base: s
     write_release(base_model.network, out, base_model.vocabulary.tokenizer, dtype=written_as, card=card,
                   generation=generation_settings(source))
     return changes
+
+
+def _require(**paths: str | Path | None) -> None:
+    for kind, path in paths.items():
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f'{path} does not exist: {GIVE[kind]}')
 
 
 def _figures(file: Path) -> dict:

@@ -183,12 +183,13 @@ def _is_current(root: Path, settings: Settings) -> bool:
     if found != asked:
         raise ValueError(f'{root} holds demo data with {_listed(found)}, but {_listed(asked)} was asked for: '
                          'remove the folder, choose another one, or ask for the settings it has')
-    for kind in ('files', 'bytes'):
-        for name, count in stated.get(kind, {}).items():  # older manifests do not say
-            there = _extent(root / SOURCES[name].folder)[kind]
+    for name in settings.sources:
+        folder = root / SOURCES[name].folder
+        for kind, there in _extent(folder).items():
+            count = stated.get(kind, {}).get(name, 0)  # older manifests do not say
             if there < count:
-                raise FileNotFoundError(f'{root / SOURCES[name].folder} has {there} of its {count} {kind}: remove '
-                                        f'{root}, and the demo data are made again')
+                raise FileNotFoundError(f'{folder} has {there} of its {count} {kind}: remove {root}, and the demo data '
+                                        'are made again')
     return True
 
 

@@ -11,10 +11,13 @@ from dual_loop.models.loop import Loop
 from .as_on_gpu import REGION_SHARE
 from .shadow import empty
 
+#: Tokens of a caption where no loop of the config has a bound: the default bound of the others.
+UNBOUNDED = 256
+
 
 def caption_len(model: DualLoopModel, loop: Loop) -> int:
     """Tokens of a caption of a loop at most."""
-    return getattr(loop, 'max_caption_len', None) or model.max_caption_len
+    return getattr(loop, 'max_caption_len', None) or model.max_caption_len or UNBOUNDED
 
 
 def shadow_batch(model: DualLoopModel, loop: Loop, rows: int, pairs: float = 0.5) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from dual_loop.engine.flat import PARAMETER_GROUPS
 from dual_loop.loop_names import loader_key
 from dual_loop.models import MaskLoop
 
-from .batches import caption_len, shadow_batch
+from .batches import UNBOUNDED, caption_len, shadow_batch
 from .exchange import exchanged_bytes
 from .kept import Sharding, decoder_bytes, kept_bytes, optimizer_moment, parameters_by_part, sharding_of
 from .shadow import shadow_model
@@ -67,6 +67,8 @@ class Estimate:
         self.cfg, self.pairs = cfg, pairs
         self.sharding: Sharding = sharding_of(_deepspeed_settings(deepspeed), gpus)
         self.model, self.notes = shadow_model(cfg)
+        if self.model.max_caption_len is None:
+            self.notes.append(f'no loop bounds captions: they are counted with {UNBOUNDED} tokens')
         self.accumulation = cfg.train_cfg.get('accumulative_counts', 1)
         groups = cfg.train_cfg.get('groups') or PARAMETER_GROUPS
         self.step = ShadowStep(self.model, self.accumulation, pairs, groups)

@@ -37,7 +37,8 @@ def lines(estimate: Estimate, cards: Iterable[int] = CARDS, tflops: float = 784,
     if estimate.model.base.compiled:
         yield '  (measured peaks of compiled layers were 3 to 12 % higher: leave an eighth, docs/performance.md)'
     if flops := estimate.flops():
-        taught = caption_len(estimate.model, next(iter(estimate.model.loops.values())))
+        first = next(iter(estimate.model.loops.values()))
+        taught = caption_len(estimate.model, first) if flops.teacher else 0
         took = seconds(flops, taught, tflops, share, gigabytes, read_share)
         yield (f'arithmetic of a step: {flops.total / 1e12:.4g} TFLOP; {took:.3g} s at {share:.0%} of {tflops:g} '
                f'TFLOP/s and decoding at {read_share:.0%} of {gigabytes:g} GB/s')

@@ -78,7 +78,7 @@ def figure(results: Iterable[Mapping[str, Any]]) -> Figure:
     plain(axes)
     before = next(iter(groups.values()))[0]['before']
     axes.plot(before[SAID], before[FOUND], 'x', color=PAGE['faint'][0], label='before')
-    longest = {arm: steps for arm, steps in groups}
+    longest = dict(groups.keys())  # the steps of an arm ascend
     for (arm, steps), runs in groups.items():
         (x, width), (y, height) = (interval([run['after'][name] for run in runs]) for name in (SAID, FOUND))
         several, shorter = len(runs) > 1, steps < longest[arm]

@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from dual_loop.benchmark.flops import StepFlops, step_flops
+from dual_loop.estimate import table
 from dual_loop.estimate.cost import Estimate, largest, seconds
 
 
@@ -54,6 +55,20 @@ def test_rows_and_micro_batches_are_those_of_the_config(config):
     assert Estimate(config).memory(2).kept['averages'] == 0
     counted, by_hand = estimate.flops(), step_flops(estimate.model, dict(loop1=4, loop2=6), 12, 2 * (2 + 1 + 3))
     assert counted == by_hand and isinstance(counted, StepFlops)
+
+
+def test_captioned_samples_alone(config):
+    """No loop bounds captions then, and nobody describes."""
+    del config.model['max_caption_len'], config.model['topk'], config.train_cfg['loop2_dataloader']
+    config.model.loops = [dict(type='SupervisedLoop', joins=None)]
+    estimate = Estimate(config)
+    assert 'no loop bounds captions: they are counted with 256 tokens' in estimate.notes
+    assert estimate.memory(1).peak and 'decoder_copy' not in estimate.memory(1).kept
+    assert estimate.flops().teacher == 0 < estimate.flops().total
+    lines = list(table.lines(estimate, cards=()))
+    told = next(line for line in lines if line.startswith('arithmetic'))
+    of_nobody = seconds(estimate.flops(), 0, 784, 0.4, 2966, 0.4)
+    assert f'{of_nobody:.3g} s' in told
 
 
 def test_seconds():
