@@ -13,8 +13,9 @@ STEPS, MAIN_STEPS = 600, 1000
 #: Chosen on the validation scenes: the rate of all, the arm that is held against ``supervised`` on the test scenes, and
 #: the steps that are best for ``supervised``.
 RATE, BEST, BEST_SUPERVISED_STEPS = 3e-4, 'discrete', 600
-#: Repeated with further seeds and shares.
-MAIN = tuple(dict.fromkeys(('supervised', 'loop2', 'both', BEST, 'ceiling')))
+#: Repeated with further seeds, and with other shares, where ``supervised`` has these lengths too: which is best depends
+#: on the share.
+MAIN, SHARE_STEPS = tuple(dict.fromkeys(('supervised', 'loop2', 'both', BEST, 'ceiling'))), (200, 600, 2000)
 #: Of a run that measures the seconds of a step, and pictures and regions of the figures that it must have.
 SPEED_STEPS, FEW = 60, 16
 
@@ -91,14 +92,16 @@ def stage(name: str, root: Path, seconds: Mapping[str, float]) -> list[Run]:
     Args:
         name: ``speed`` (each arm alone on the machine), ``recipe`` (learning rates), ``arms`` (all of them in equal
             steps), ``time`` (all of them in equal time), ``main`` (five seeds, on the test scenes) or ``shares`` (1 and
-            20 per cent, three seeds, on the test scenes).
+            20 per cent, three seeds, on the test scenes; without ``ceiling``, which has all captions at any share).
         root: of the checkout.
-        seconds: of a step of each arm, by ``speed``.
+        seconds: of a step of each arm, by ``speed``; those of ``supervised`` are taken for ``ceiling``, whose step is
+            the same.
 
     Raises:
         ValueError: no such stage, or one that needs the seconds of an arm that has none.
     """
     def timed(arm: str, steps: int = MAIN_STEPS) -> int:
+        arm = 'supervised' if arm == 'ceiling' else arm
         if missing := {arm, 'both'} - seconds.keys():
             raise ValueError(f'stage {name} gives each arm the same time, and the seconds of a step are not known of '
                              f'{", ".join(sorted(missing))}: run the stage speed first')
@@ -118,6 +121,8 @@ def stage(name: str, root: Path, seconds: Mapping[str, float]) -> list[Run]:
         return [Run(arm, steps, seed=seed, held_out='test') for seed in range(5) for arm in MAIN
                 for steps in sorted(lengths[arm])]
     if name == 'shares':
-        return [Run(arm, timed(arm), percent=percent, seed=seed, held_out='test') for percent in ('1', '20')
-                for seed in range(3) for arm in MAIN]
+        lengths = {arm: {timed(arm)} for arm in MAIN if arm != 'ceiling'}
+        lengths['supervised'].update(SHARE_STEPS)
+        return [Run(arm, steps, percent=percent, seed=seed, held_out='test') for percent in ('1', '20')
+                for seed in range(3) for arm in lengths for steps in sorted(lengths[arm])]
     raise ValueError(f'there is no stage {name!r}: use speed, recipe, arms, time, main or shares')

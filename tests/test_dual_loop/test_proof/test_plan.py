@@ -2,9 +2,9 @@
 
 import pytest
 
-from dual_loop.proof.plan import BEST_SUPERVISED_STEPS, FEW, MAIN, MAIN_STEPS, Run, arms, stage
+from dual_loop.proof.plan import BEST_SUPERVISED_STEPS, FEW, MAIN, MAIN_STEPS, SHARE_STEPS, Run, arms, stage
 
-SECONDS = {'supervised': 0.1, 'loop2': 0.2, 'both': 0.4, 'discrete': 0.4, 'ceiling': 0.1}
+SECONDS = {'supervised': 0.1, 'loop2': 0.2, 'both': 0.4, 'discrete': 0.4}
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +95,17 @@ def test_equal_time_gives_the_faster_arm_more_steps(checkout):
     lengths = {arm: {run.steps for run in runs if run.arm == arm} for arm in MAIN}
     assert lengths['supervised'] == {BEST_SUPERVISED_STEPS, MAIN_STEPS, 4 * MAIN_STEPS}
     assert lengths['both'] == {MAIN_STEPS} and lengths['loop2'] == {MAIN_STEPS, 2 * MAIN_STEPS}
-    assert {run.steps for run in stage('shares', checkout, SECONDS) if run.arm == 'loop2'} == {2 * MAIN_STEPS}
+    assert lengths['ceiling'] == {MAIN_STEPS, 4 * MAIN_STEPS}
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_other_shares_have_the_same_time_and_supervised_several_lengths(checkout):
+    runs = stage('shares', checkout, SECONDS)
+    assert {(run.percent, run.seed, run.held_out) for run in runs} == {
+        (percent, seed, 'test') for percent in ('1', '20') for seed in range(3)}
+    lengths = {arm: {run.steps for run in runs if run.arm == arm} for arm in MAIN}
+    assert lengths == dict(supervised={*SHARE_STEPS, 4 * MAIN_STEPS}, loop2={2 * MAIN_STEPS}, both={MAIN_STEPS},
+                           discrete={MAIN_STEPS}, ceiling=set())
     assert len({run.name for run in runs}) == len(runs)
 
 
@@ -118,7 +128,7 @@ def test_a_loop_that_begins_late_rests_for_the_same_share_and_never_where_second
 
 
 def test_time_that_was_not_measured_is_not_guessed(checkout):
-    with pytest.raises(ValueError, match='ceiling.*stage speed first'):
-        stage('shares', checkout, {name: value for name, value in SECONDS.items() if name != 'ceiling'})
+    with pytest.raises(ValueError, match='loop2.*stage speed first'):
+        stage('shares', checkout, {name: value for name, value in SECONDS.items() if name != 'loop2'})
     with pytest.raises(ValueError, match='no stage'):
         stage('everything', checkout, SECONDS)
