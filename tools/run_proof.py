@@ -22,7 +22,7 @@ import json
 from dataclasses import replace
 
 from dual_loop.engine import compat
-from dual_loop.proof.figure import shown, write_figures
+from dual_loop.proof.figure import write_figures
 from dual_loop.proof.plan import SPEED_STEPS, arms, stage
 from dual_loop.proof.results import FEWEST_STEPS, read_results, seconds_of_arms
 from dual_loop.proof.running import Proof, visible_gpus
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f'run_proof.py: no arm {", ".join(sorted(unknown))}: use {", ".join(arms(ROOT))}')
     try:
         if args.stage == 'figure':
-            write_figures(shown(read_results(args.results)), PICTURES)
+            write_figures(read_results(args.results), PICTURES)
             return 0
         runs = stage(args.stage, ROOT, seconds_of_arms(read_results(args.results), SPEED_STEPS))
     except ValueError as error:

@@ -111,9 +111,59 @@ def curves(results: Iterable[Mapping[str, Any]]) -> Figure:
                 axes.plot(time, values.mean(0), color=colour(arm), label=NAMED[arm], linewidth=1.2)
                 axes.fill_between(time, values.min(0), values.max(0), color=colour(arm), alpha=0.2, linewidth=0)
     drawing.supxlabel('share of the time', fontsize=9)
+    legend(drawing)
+    return drawing
+
+
+def shares(results: Iterable[Mapping[str, Any]]) -> Figure:
+    """What the arms say and find with captions for more and more scenes: each in its longest runs, the mean of the
+    seeds with its 95 % interval; of ``supervised``, hollow, in the length that is best for what the panel shows.
+
+    Args:
+        results: those on the test scenes are drawn; of ``ceiling``, which has all captions at any share, a line.
+
+    Raises:
+        ValueError: there are none.
+    """
+    groups: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
+    for result in results:
+        if result['held_out'] == 'test':
+            groups.setdefault((result['arm'], int(result['percent']), result['steps']), []).append(result)
+    if not groups:
+        raise ValueError('there is no result on the test scenes to draw: run the stage shares first')
+    percents = sorted({percent for _, percent, _ in groups})
+    drawing = Figure(figsize=(9.0, 3.4), layout='constrained')
+    for axes, name, title in zip(drawing.subplots(1, 2), (SAID, FOUND), ('new names said right in descriptions',
+                                                                         'phrases with new names: cIoU')):
+        found = {key: interval([run['after'][name] for run in runs]) for key, runs in sorted(groups.items())}
+        longest = {(arm, percent): value for (arm, percent, _), value in found.items()}  # the steps of an arm ascend
+        best = {key: max(value for (*other, _), value in found.items() if other == [*key]) for key in longest}
+        lines = [(arm, longest, 'o-', NAMED[arm]) for arm in NAMED]
+        for arm, values, style, label in [*lines, ('supervised', best, 'o:', f'{NAMED["supervised"]}, best length')]:
+            at = [percent for percent in percents if (arm, percent) in values]
+            if at and arm == 'ceiling':
+                axes.axhline(values[arm, at[0]][0], color=colour(arm), label=label, linewidth=1.2)
+            elif at:
+                means, widths = zip(*(values[arm, percent] for percent in at))
+                axes.errorbar(at, means, yerr=widths, fmt=style, color=colour(arm), label=label, capsize=2,
+                              linewidth=1.2, markersize=5, markerfacecolor='white' if values is best else None)
+        axes.axhline(next(iter(groups.values()))[0]['before'][name], color=PAGE['faint'][0], label='before',
+                     linestyle='--', linewidth=1.2)
+        axes.set_title(title, fontsize=9)
+        axes.set_xscale('log')
+        axes.set_xticks(percents, [f'{percent} %' for percent in percents])
+        axes.minorticks_off()
+        axes.margins(x=0.06)
+        plain(axes)
+    drawing.supxlabel('scenes that have captions', fontsize=9)
+    legend(drawing)
+    return drawing
+
+
+def legend(drawing: Figure) -> None:
+    """One for all panels, above them."""
     labels = {label: line for axes in drawing.axes for line, label in zip(*axes.get_legend_handles_labels())}
     drawing.legend([*labels.values()], [*labels], loc='outside upper center', ncols=3, fontsize=9, frameon=False)
-    return drawing
 
 
 def plain(axes: Any) -> None:
@@ -123,7 +173,11 @@ def plain(axes: Any) -> None:
 
 
 def write_figures(results: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    """Draw :func:`figure` as proof.png and :func:`curves` as proof_curves.png; the same results give the same bytes."""
+    """Draw :func:`figure` as proof.png, :func:`curves` as proof_curves.png and, as soon as the test scenes were looked
+    at, :func:`shares` as proof_shares.png; the same results give the same bytes."""
     results = [*results]
-    for name, draw in (('proof', figure), ('proof_curves', curves)):
-        draw(results).savefig(folder / f'{name}.png', format='png', dpi=POINTS_PER_INCH, metadata=dict(Software=None))
+    drawings = dict(proof=figure(shown(results)), proof_curves=curves(shown(results)))
+    if any(result['held_out'] == 'test' for result in results):
+        drawings['proof_shares'] = shares(results)
+    for name, drawing in drawings.items():
+        drawing.savefig(folder / f'{name}.png', format='png', dpi=POINTS_PER_INCH, metadata=dict(Software=None))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dual_loop.proof.figure import FOUND, SAID, curves, figure, shown, write_figures
+from dual_loop.proof.figure import FOUND, SAID, curves, figure, shares, shown, write_figures
 
 
 def result(arm, said, found, seed=0, **settings):
@@ -39,11 +39,31 @@ def test_the_test_scenes_come_first_each_arm_in_its_longest_runs():
     assert shown(validated + tested) == [tested[0], tested[1], tested[3]]
 
 
+def test_shares_in_the_longest_runs_and_the_best_length_of_captions_alone():
+    def run(arm, percent, steps, said, found):
+        return result(arm, said, found, percent=percent, steps=steps, held_out='test')
+
+    said, found = shares([
+        run('supervised', '20', 100, 0.4, 0.5), run('supervised', '20', 900, 0.6, 0.3), run('both', '5', 500, 0.5, 0.4),
+        run('supervised', '5', 900, 0.2, 0.1), run('ceiling', '5', 900, 0.9, 0.8), result('both', 0, 0, percent='20'),
+    ]).axes
+    for axes, longest, best, single in ((said, [(5, 0.2), (20, 0.6)], [(5, 0.2), (20, 0.6)], (5, 0.5)),
+                                        (found, [(5, 0.1), (20, 0.3)], [(5, 0.1), (20, 0.5)], (5, 0.4))):
+        lines = {bars.get_label(): bars[0].get_xydata() for bars in axes.containers}
+        np.testing.assert_allclose(lines['captioned scenes alone'], longest)
+        np.testing.assert_allclose(lines['captioned scenes alone, best length'], best)
+        np.testing.assert_allclose(lines['+ both loops as specified'], [single])
+        level, = [line.get_ydata() for line in axes.lines if line.get_label() == 'captions for all scenes']
+        assert {*level} == {0.9 if axes is said else 0.8}
+    with pytest.raises(ValueError, match='run the stage shares first'):
+        shares([result('both', 0.5, 0.4)])
+
+
 def test_files_with_the_same_bytes(tmp_path):
     for name in 'ab':
         (tmp_path / name).mkdir()
-        write_figures([result('both', 0.5, 0.4)], tmp_path / name)
-    for file in ('proof.png', 'proof_curves.png'):
+        write_figures([result('both', 0.5, 0.4, held_out='test')], tmp_path / name)
+    for file in ('proof.png', 'proof_curves.png', 'proof_shares.png'):
         assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
         assert (tmp_path / 'a' / file).read_bytes().startswith(b'\x89PNG')
     with pytest.raises(ValueError, match='no result to draw: run a stage first'):
