@@ -152,11 +152,17 @@ def test_missing_weights_are_named(dumped):
         MODELS.build(dumped.model.base.to_dict() | dict(pretrained='pretrained/nowhere'))
 
 
-def test_the_rehearsal_differs_in_weights_tokenizer_and_data_only(checkout, dumped, tmp_path):
-    Config.fromfile(checkout / 'configs/rehearsal_4b.py').dump(tmp_path / 'rehearsal_4b.py')
-    rehearsal = Config.fromfile(tmp_path / 'rehearsal_4b.py')
-    loaders = [('train_dataloader', ), ('train_cfg', 'loop2_dataloader'), ('val_dataloader', )]
-    for config in (real := dumped.to_dict(), rehearsed := rehearsal.to_dict()):
+@pytest.mark.parametrize(('run', 'more_loaders'), [
+    ('4b', []), ('4b_recommended', [('train_cfg', 'loop_dataloaders', 'supervised')])])
+def test_the_rehearsal_differs_in_weights_tokenizer_and_data_only(checkout, tmp_path, run, more_loaders):
+    configs = []
+    for name in (f'dual_loop_{run}', f'rehearsal_{run}'):
+        Config.fromfile(checkout / f'configs/{name}.py').dump(tmp_path / f'{name}.py')
+        configs.append(Config.fromfile(tmp_path / f'{name}.py').to_dict())
+    real, rehearsed = configs
+    base = dict(rehearsed['model']['base'])
+    loaders = [('train_dataloader', ), ('train_cfg', 'loop2_dataloader'), ('val_dataloader', ), *more_loaders]
+    for config in configs:
         for key in [key for key in config if key.startswith('rehearsal') or key in (
                 'sizes', 'words', 'without_held_out', 'loop1_datasets', 'loop2_datasets', 'held_out_dataset')]:
             del config[key]
@@ -172,6 +178,5 @@ def test_the_rehearsal_differs_in_weights_tokenizer_and_data_only(checkout, dump
         for key in ('pretrained', 'random_weights', 'tokenizer'):
             config['model']['base'].pop(key, None)
     assert rehearsed == real
-    base = rehearsal.model.base
-    assert base.pretrained is None and base.random_weights
-    assert base.tokenizer == dict(type='llava_sam2.tokenizer.stand_in_tokenizer')
+    assert base['pretrained'] is None and base['random_weights']
+    assert base['tokenizer'] == dict(type='llava_sam2.tokenizer.stand_in_tokenizer')

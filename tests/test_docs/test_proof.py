@@ -43,7 +43,7 @@ def test_every_result_is_of_an_arm_that_is_there(checkout):
 def test_the_probes_are_those_of_their_files(checkout):
     page = (checkout / 'docs/proof_rounds.md').read_text()
     files = [*(checkout / 'docs/proof/probes').glob('*.json')]
-    assert len(files) == 13
+    assert len(files) == 19
     for file in files:
         probe = json.loads(file.read_text())
         after = ' | '.join(f'{probe["after"][name]:.3f}' for name in SHOWN)
