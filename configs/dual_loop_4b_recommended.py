@@ -1,4 +1,4 @@
-"""The 4B run with what an experiment on generated scenes recommends (docs/proof.md); what it teaches at 4B is not known.
+"""The 4B run as an experiment on generated scenes recommends it (docs/proof.md). What it teaches at 4B is not known.
 
     xtuner train configs/dual_loop_4b_recommended.py --deepspeed zero2
 
