@@ -26,6 +26,7 @@ from llava_sam2.compiled_layers import keep_compiled
 from llava_sam2.randomness import seed_for
 from llava_sam2.trainable import rarely_reached
 
+from .agreement import GradientAgreement
 from .config_check import check_config_keys
 from .data_order import build_dataloader, endless_batches
 from .flat import PARAMETER_GROUPS, FlatLayout, all_reduce_mean_, groups_of_loops
@@ -63,6 +64,7 @@ class DualLoopTrainLoop(BaseLoop):
         accumulative_counts: micro-batches of each loop per optimizer step.
         surgery: arguments of :class:`GradientSurgery`.
         groups: parameter groups, see :data:`~dual_loop.engine.flat.PARAMETER_GROUPS`.
+        agreement: log how much each gradient agrees with that of the step before; takes a buffer for each.
         preview_interval: every so many steps, the first and the last included, loops keep what the pictures need.
         val_interval: every so many steps run the validation loop of the config; 0 never does.
         max_skipped_steps: abort after so many steps in a row without a finite gradient.
@@ -79,6 +81,7 @@ class DualLoopTrainLoop(BaseLoop):
         accumulative_counts: int = 1,
         surgery: Mapping | None = None,
         groups: Mapping[str, Mapping] = PARAMETER_GROUPS,
+        agreement: bool = False,
         preview_interval: int = 50,
         val_interval: int = 0,
         max_skipped_steps: int = 10,
@@ -110,6 +113,7 @@ class DualLoopTrainLoop(BaseLoop):
         self.accumulative_counts = accumulative_counts
         self.surgery = GradientSurgery(**(surgery or {}))
         self.groups = groups
+        self.agrees = agreement
         self.preview_interval = preview_interval
         self.val_interval = val_interval
         self.max_skipped_steps = max_skipped_steps
@@ -226,6 +230,7 @@ class DualLoopTrainLoop(BaseLoop):
             model.trainables().items(), groups_of_loops(self.loops.values(), self.groups), summed)
         self.surgery.betas(len(summed))
         self.watch = GradientWatch(self.layout, rarely_reached)
+        self.agreement = GradientAgreement(self.layout) if self.agrees else None
         self.gradients = [self.layout.new_buffer(self.device) for _ in summed]
         titled = {loop_title(name): loader for name, loader in loaders.items()}
         this_run = describe_run(runner.cfg, runner.seed, titled, self.accumulative_counts, model.base.fingerprint)
@@ -298,6 +303,8 @@ class DualLoopTrainLoop(BaseLoop):
             for buffer in self.gradients:
                 all_reduce_mean_(buffer)
             self.watch.look(self.gradients, any(map(any, self.runner.optim_wrapper.get_lr().values())))
+            if self.agreement is not None:
+                outputs |= self.agreement.look(self.gradients)
             combined, stats = self.surgery.combine(self.gradients, self.layout, out=self.gradients[0])
         with seconds('optimizer'):
             if stats.finite:

@@ -145,7 +145,7 @@ class GradientSurgery:
         if any(out is gradient for gradient in gradients[1:]):
             raise ValueError('out may be the first gradient, but no other: those are still read after out is written')
         betas = self.betas(len(gradients))
-        groups = _gramians(gradients, layout)
+        groups = gramians(gradients, layout)
         # Squares of fp32 numbers cannot overflow in fp64: their sum is finite exactly when every element is.
         total = torch.stack(list(groups.values())).sum(0)
         finite = tuple(total.diagonal().isfinite().tolist())
@@ -179,8 +179,13 @@ class GradientSurgery:
         return tuple(map(float, self.rule(part, [betas[number] for number in members])))
 
 
-def _gramians(gradients: Sequence[Tensor], layout: FlatLayout) -> dict[str, Tensor]:
-    """Group -> its (N, N) fp64 Gramian on the CPU, with a single transfer from the device."""
+def gramians(gradients: Sequence[Tensor], layout: FlatLayout) -> dict[str, Tensor]:
+    """Group -> its (N, N) fp64 Gramian on the CPU, with a single transfer from the device.
+
+    Args:
+        gradients: (layout.numel,) fp32 each, as many as the layout has.
+        layout: what lies where in them; a product over a group that not both gradients reach is 0.
+    """
     count = len(gradients)
     pairs = list(combinations_with_replacement(range(count), 2))
     nothing = gradients[0].new_zeros((), dtype=torch.float64)

@@ -146,14 +146,16 @@ def _accuracy(name: str) -> Quantity:
 
 def _surgery(name: str) -> Quantity | None:
     """Figures of the gradients, of all parameters or behind a slash of a group of them."""
-    match = re.fullmatch(r'(grad_norm|cosine|coefficient|w)(\d*)(?:/(.+))?', name)
-    if match is None or (match[1] in ('grad_norm', 'w') and not match[2]):
+    match = re.fullmatch(r'(grad_norm|agreement|cosine|coefficient|w)(\d*)(?:/(.+))?', name)
+    if match is None or (match[1] in ('grad_norm', 'agreement', 'w') and not match[2]):
         return None
     kind, numbers, group = match.groups()
     where = '' if group is None or kind == 'w' else f', in the parameters of {group}'
     first, second = (numbers[0], numbers[1]) if len(numbers) == 2 else ('1', '2')
     return Quantity({
         'grad_norm': f'Length of the gradient {numbers}{where}, in the order of the loops.',
+        'agreement': f'Cosine of the gradient {numbers} with that of the step before{where}: about the share '
+                     'of it that is not the noise of a batch.',
         'cosine': f'Cosine of the gradients {first} and {second}{where}: below 0 they pull apart.',
         'coefficient': f'The part of gradient {second} along gradient {first}{where}, in lengths of {first}: what '
                        'orthogonal takes off.',

@@ -21,7 +21,7 @@ from .summary import SummaryRow
 #: Evaluations add links to their pages between these, see :func:`link_evaluation`.
 _LINKS, _END = '<!-- evaluations -->', '<!-- end of evaluations -->'
 #: Headings of figures that are no losses, and what their names match; loops' own have the loop's name.
-_REST = {'Gradients': r'grad_norm|cosine|coefficient|w\d', 'Seconds of a step': r'seconds/|(data_)?time$',
+_REST = {'Gradients': r'grad_norm|agreement|cosine|coefficient|w\d', 'Seconds of a step': r'seconds/|(data_)?time$',
          'Held-out masks': 'held_out', 'Cycle': 'cycle'}
 
 

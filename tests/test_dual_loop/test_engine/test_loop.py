@@ -142,6 +142,26 @@ def test_hooks_see_the_figures_of_both_loops(make_loop):
     assert loop.preview is not None and loop.preview['predicted'].shape == loop.preview['data']['masks2'].shape
 
 
+def test_agreement_is_the_cosine_with_the_gradient_of_the_batch_before(make_loop):
+    loop, loaders, calls = make_loop(max_steps=2, agreement=True)
+    loop.runner.optim_wrapper.param_groups[0]['lr'] = 0.0
+    model = loop.raw_model.train()
+    expected = {}
+    for number, loader in enumerate(loaders, 1):
+        samples = list(loader.dataset)
+        grads = [plain_gradient(model, f'loop{number}', collate_samples(samples[2 * step:2 * step + 2]), step)
+                 for step in (0, 1)]
+        for suffix, part in ('', ''), ('/lora', 'lora_'), ('/decoder', 'mask_decoder'):
+            flat = [torch.cat([grad.flatten() for name, grad in each.items() if part in name]) for each in grads]
+            if flat[0].any():
+                expected[f'agreement{number}{suffix}'] = float(torch.cosine_similarity(*flat, dim=0))
+    loop.run()
+    first, second = [kwargs['outputs'] for name, kwargs in calls if name == 'after_train_iter']
+    assert not [name for name in first if name.startswith('agreement')]
+    found = {name: value for name, value in second.items() if name in expected or name == 'agreement2/decoder'}
+    assert found == pytest.approx(expected, abs=1e-3) and len(expected) == 5
+
+
 def test_clips_after_combining(make_loop):
     loop, _, _ = make_loop(surgery=dict(max_grad_norm=0.01))
     before = values(loop.raw_model)

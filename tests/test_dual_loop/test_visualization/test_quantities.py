@@ -10,6 +10,7 @@ from dual_loop.visualization.quantities import LESS, MORE, explain, meaning
     ('cycle/generated_paired_iou', "in the other frame by the model's own", MORE),
     ('cycle/shuffled_iou', 'another', None), ('cycle_teacher/cider', 'With the averages', MORE),
     ('grad_norm2/lora', 'gradient 2, in the parameters of lora', None),
+    ('agreement1', 'gradient 1 with that of the step before', None),
     ('cosine13', 'gradients 1 and 3:', None), ('cosine/decoder', '1 and 2, in the parameters of decoder', None),
     ('w2/1+2', 'surgery gave gradient 2', None), ('seconds/loop2', 'the passes of loop2', LESS),
     ('loop2/answer above its floor of 0.228', 'guessing among the wordings', LESS), ('mine/oddity', 'of mine', None),
