@@ -1,6 +1,7 @@
 """The tables of docs/proof.md are those of the results that lie beside it."""
 
 import json
+import statistics
 
 import pytest
 
@@ -49,3 +50,24 @@ def test_the_probes_are_those_of_their_files(checkout):
         after = ' | '.join(f'{probe["after"][name]:.3f}' for name in SHOWN)
         row = f'(`{file.stem}`) | {probe["steps"]} | {after} |'
         assert row in page, file
+
+
+def test_the_signal_of_the_gradients_is_that_of_its_files(checkout):
+    """Cosine with the step before and length, means of the first and of the last 60 steps over two seeds."""
+    page, arms_of = (checkout / 'docs/proof.md').read_text(), {}
+    for file in sorted((checkout / 'docs/proof/agreement').glob('*.json')):
+        run = json.loads(file.read_text())
+        arms_of.setdefault(run['arm'], []).append(run)
+    assert {arm: len(runs) for arm, runs in arms_of.items()} == dict.fromkeys(
+        ('both', 'detached', 'discrete', 'uncorrupted'), 2)
+
+    def mean(runs: list[dict], figure: str, first: int, last: int) -> float:
+        of_seeds = [[value for step, value in zip(run['steps'], run['curves'][figure]) if first <= step <= last]
+                    for run in runs]
+        return statistics.fmean(map(statistics.fmean, of_seeds))
+
+    for arm, runs in arms_of.items():
+        for first, last in (1, 60), (181, 240):
+            cells = [f'{round(mean(runs, f"agreement{number}", first, last), 2) + 0.0:.2f} of '
+                     f'{mean(runs, f"grad_norm{number}", first, last):.1f}' for number in (1, 2, 3)]
+            assert f'| `{arm}` | {first} to {last} | {" | ".join(cells)} |' in page
