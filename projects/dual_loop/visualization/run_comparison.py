@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape as plain
-from rich.table import Table
 
 from llava_sam2.paths import writing
 
@@ -20,7 +19,7 @@ from .palette import CURVES
 from .quantities import LESS, explain
 from .report import card
 from .run_log import CONFIG, joined, read_starts
-from .summary import SummaryRow, collect_series
+from .summary import SummaryRow, collect_series, titled_table
 
 #: Settings that differ between any two runs.
 _BY_THE_WAY = ('work_dir', 'experiment_name', 'launcher', 'local_rank', 'resume')
@@ -145,14 +144,14 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
     """Print differing settings and first, last and best values in the terminal."""
     console = console or Console()
     if differences := differing(runs):
-        table = Table(title='settings that differ', title_justify='left', header_style='bold')
+        table = titled_table('settings that differ')
         for column in ('setting', *(run.name for run in runs if run.settings)):
             table.add_column(plain(column), overflow='fold')
         for key, values in differences.items():
             table.add_row(plain(key), *map(plain, values))
         console.print(table)
     main, others = main_figures(runs)
-    table = Table(title='first and last tenth, and best', title_justify='left', header_style='bold')
+    table = titled_table('first and last tenth, and best')
     table.add_column('quantity', overflow='fold')
     table.add_column('run', overflow='fold')
     for column in ('first', 'last', 'best', 'at step'):

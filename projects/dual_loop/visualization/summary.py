@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,7 +21,6 @@ class SummaryRow:
         name: in the log.
         first: value at the beginning.
         last: at the end; None if it is not known yet.
-        count: of values in between (0: not a series).
         title: for readers; the name by default.
         recorded: at the end of another run, that this one is held against.
     """
@@ -28,7 +28,6 @@ class SummaryRow:
     name: str
     first: float
     last: float | None
-    count: int = 0
     title: str = ''
     recorded: float | None = None
 
@@ -40,7 +39,7 @@ class SummaryRow:
     def of(cls, name: str, values: Sequence[float]) -> 'SummaryRow':
         """The mean of the first and of the last tenth of a series (at least one value each); a NaN in them shows."""
         tenth = max(1, len(values) // 10)
-        return cls(name, fmean(values[:tenth]), fmean(values[-tenth:]), len(values))
+        return cls(name, fmean(values[:tenth]), fmean(values[-tenth:]))
 
     @property
     def change(self) -> str:
@@ -74,17 +73,20 @@ def summarise_scalars(records: Iterable[Mapping]) -> list[SummaryRow]:
     return [SummaryRow.of(name, values) for name, (_, values) in collect_series(records).items()]
 
 
+def titled_table(title: str, *, caption: str = '') -> Table:
+    """An empty table for the terminal; narrow, so that names stay whole in 80 columns."""
+    return Table(title=escape(title), caption=escape(caption), title_justify='left', caption_justify='left',
+                 header_style='bold', box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
 def print_table(rows: Sequence[SummaryRow], title: str = 'first and last tenth of the run',
                 console: Console | None = None, recorded: str = '') -> None:
     """Print rows as a table in the terminal, with a column of the other run, ``recorded``, where there is one."""
-    table = Table(title=escape(title), title_justify='left', header_style='bold')
-    table.add_column('quantity', overflow='fold')
-    for column in ('first', 'last', 'change', 'values'):
+    table = titled_table(title, caption=recorded and f'other run: {recorded}')
+    table.add_column('quantity')
+    for column in ('first', 'last', 'change', *(['other run'] if recorded else [])):
         table.add_column(column, justify='right', no_wrap=True)
-    if recorded:
-        table.add_column(escape(recorded), justify='right')
     for row in rows:
         other = [] if not recorded else [''] if row.recorded is None else [f'{row.recorded:.4g}']
-        table.add_row(escape(row.title), f'{row.first:.4g}', f'{row.last:.4g}', row.change, str(row.count or ''),
-                      *other)
+        table.add_row(escape(row.title), f'{row.first:.4g}', f'{row.last:.4g}', row.change, *other)
     (console or Console()).print(table)
