@@ -126,7 +126,7 @@ def _links_of(path: Path) -> str:
 def _tile(row: SummaryRow, recorded: str) -> str:
     about = explain(row.name).meaning
     if row.recorded is not None:
-        about += f' {recorded}: {row.recorded:.3g}.'
+        about += f' Beside it, {recorded}: {row.recorded:.3g}.'
     return (f'<div class="card"><div class="name">{breakable(row.title)}</div><div class="big">'
             f'<span>{row.first:.3g} →</span> {"…" if row.last is None else format(row.last, ".3g")}</div>'
             f'<p class="about">{escape(about)}</p></div>')
