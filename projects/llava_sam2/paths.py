@@ -30,13 +30,13 @@ class CannotWrite(OSError):
 
 
 @contextmanager
-def writing(what: str, place: str | Path, remedy: str = 'Make room there or choose another place') -> Iterator[None]:
+def writing(what: str, place: str | Path, remedy: str = '') -> Iterator[None]:
     """Turn a disk that refuses what the ``with`` block writes into one sentence.
 
     Args:
         what: is written, as the subject of the sentence.
         place: file or folder that it goes to.
-        remedy: what to do, without a full stop.
+        remedy: what to do, without a full stop; by default to make room where there is none, else another place.
 
     Raises:
         CannotWrite: in place of an error of the disk; other errors pass as they are.
@@ -46,27 +46,32 @@ def writing(what: str, place: str | Path, remedy: str = 'Make room there or choo
     except CannotWrite:
         raise
     except Exception as error:
-        if (reason := _refusal(error, Path(place).absolute())) is None:
+        if (refusal := _refusal(error, Path(place).absolute())) is None:
             raise
+        reason, is_full = refusal
+        remedy = remedy or ('Make room there or choose another place' if is_full else
+                            'Choose another place, or see who may write there')
         raise CannotWrite(f'{what} cannot be written to {place}: {reason}. {remedy}') from error
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: What only writing meets. Other errors count if they name the place.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_OF_WRITING = _FULL | {errno.EROFS}
 
 
-def _refusal(error: Exception, place: Path) -> str | None:
-    """Why a disk refused to be written; None for another error."""
+def _refusal(error: Exception, place: Path) -> tuple[str, bool] | None:
+    """Why a disk refused to be written, and whether it is full; None for another error."""
     if isinstance(error, OSError):
         files = [Path(os.fsdecode(name)).absolute() for name in (error.filename, error.filename2) if name is not None]
         here = any(place in (file, file.parent / file.stem, *file.parents) or file in place.parents
                    for file in files)  # the stem: what is written before it gets its name
-        return error.strerror or str(error) if error.errno in _FULL or here else None
+        is_of_writing = error.errno in _OF_WRITING or here
+        return (error.strerror or str(error), error.errno in _FULL) if is_of_writing else None
     text = str(error).splitlines()[0] if str(error) else ''
     if type(error).__name__ == 'SafetensorError' and (number := re.search(r'os error (\d+)|code: (\d+)', text)):
-        return os.strerror(int(number[1] or number[2]))
+        return os.strerror(found := int(number[1] or number[2])), found in _FULL
     if isinstance(error, RuntimeError) and re.search('inline_container|PytorchStreamWriter', text):
-        return f'torch could not write all of a file, as on a full disk ({text})'
+        return f'torch could not write all of a file, as on a full disk ({text})', True
     return None
 
 
