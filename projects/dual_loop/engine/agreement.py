@@ -14,7 +14,8 @@ class GradientAgreement:
     """The cosine of each gradient with that of the step before, whose batch was another one.
 
     Where a step hardly moves the weights, the mean of this cosine is about the share of the gradient's squared length
-    that all batches have in common; the rest is what a batch adds of its own. Needs one more buffer for each gradient.
+    that all batches have in common; the rest is what a batch adds of its own. Needs one more buffer for each gradient,
+    which is no part of a checkpoint: the first step after a start has no figure.
 
     Args:
         layout: of the gradients.

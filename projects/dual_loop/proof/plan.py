@@ -13,9 +13,10 @@ STEPS, MAIN_STEPS = 600, 1000
 #: Chosen on the validation scenes: the rate of all, the arm that is held against ``supervised`` on the test scenes, and
 #: the steps that are best for ``supervised``.
 RATE, BEST, BEST_SUPERVISED_STEPS = 3e-4, 'discrete', 600
-#: Repeated with further seeds, and with other shares, where ``supervised`` has these lengths too: which is best depends
-#: on the share.
-MAIN, SHARE_STEPS = tuple(dict.fromkeys(('supervised', 'loop2', 'both', BEST, 'ceiling'))), (200, 600, 2000)
+#: Repeated with further seeds and shares.
+MAIN = tuple(dict.fromkeys(('supervised', 'loop2', 'both', BEST, 'ceiling')))
+#: Further lengths of ``supervised`` with other shares, since which is best depends on the share.
+SHARE_STEPS = (200, 600, 2000)
 #: Of a run that measures the seconds of a step, and pictures and regions of the figures that it must have.
 SPEED_STEPS, FEW = 60, 16
 
