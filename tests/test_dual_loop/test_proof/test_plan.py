@@ -19,7 +19,7 @@ def loaders(cfg):
 
 
 def test_all_arms_of_the_plan_are_there(configs):
-    assert set(MAIN) <= configs.keys() and len(configs) == 31
+    assert set(MAIN) <= configs.keys() and len(configs) == 32
 
 
 @pytest.mark.parametrize('key', ['train_cfg.max_steps', 'optim_wrapper', 'param_scheduler', 'val_dataloader',
@@ -53,8 +53,8 @@ LOOP1 = '.model.loops.0.'
 
 
 @pytest.mark.parametrize(('arm', 'other', 'changed'), [
-    *[(arm, 'both', LOOP1) for arm in ('detached', 'bounded', 'clean_slot', 'uncorrupted', 'filtered', 'discrete',
-                                       'distilled', 'rewarded', 'soft', 'weak')],
+    *[(arm, 'both', LOOP1) for arm in ('detached', 'bounded', 'clean_slot', 'uncorrupted', 'undenoised', 'filtered',
+                                       'discrete', 'distilled', 'rewarded', 'soft', 'weak')],
     *[(arm, 'both', '.train_cfg.surgery.') for arm in ('sum', 'pcgrad')],
     *[(arm, 'both', '.model.teacher') for arm in ('live', 'frozen')],
     *[(arm, 'both', '.train_dataloader.') for arm in ('several', 'same_frame')],
