@@ -1,4 +1,4 @@
-"""Supervised training on all captions, with their masks: what cannot be beaten."""
+"""Supervised training on all captions, with their masks, and on as many phrases: a bound for finding."""
 __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
 from mmengine.config import read_base

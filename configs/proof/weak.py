@@ -1,4 +1,4 @@
-"""Both loops as specified, with little denoising and a bound on the bridge's gradient."""
+"""Both loops, with little denoising and a bound on the bridge's gradient."""
 __import__('dual_loop')  # puts the library shims in place before XTuner goes on
 
 from mmengine.config import read_base

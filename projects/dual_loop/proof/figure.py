@@ -15,9 +15,9 @@ from .tables import interval
 SAID, FOUND = 'cycle/accuracy_new_names', 'held_out/ciou_new'
 #: Arm -> what the figures call it; in :func:`figure` all others are grey points without a name.
 NAMED = {
-    'supervised': 'captioned scenes alone', 'loop1': '+ loop 1 as specified', 'loop2': '+ loop 2',
-    'both': '+ both loops as specified', 'discrete': "+ both, the teacher's words as they are",
-    'ceiling': 'captions for all scenes',
+    'supervised': 'captioned scenes alone', 'loop1': '+ loop 1, bridge and denoising', 'loop2': '+ loop 2',
+    'both': '+ both, bridge and denoising', 'discrete': "+ both, the teacher's words as they are",
+    'ceiling': 'all captions, with masks',
 }
 #: Logged loss -> title of its panel in :func:`curves`.
 PANELS = {
@@ -155,7 +155,7 @@ def shares(results: Iterable[Mapping[str, Any]]) -> Figure:
         axes.minorticks_off()
         axes.margins(x=0.06)
         plain(axes)
-    drawing.supxlabel('scenes that have captions', fontsize=9)
+    drawing.supxlabel('scenes that have captions with their masks', fontsize=9)
     legend(drawing)
     return drawing
 

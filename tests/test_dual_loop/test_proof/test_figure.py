@@ -52,8 +52,8 @@ def test_shares_in_the_longest_runs_and_the_best_length_of_captions_alone():
         lines = {bars.get_label(): bars[0].get_xydata() for bars in axes.containers}
         np.testing.assert_allclose(lines['captioned scenes alone'], longest)
         np.testing.assert_allclose(lines['captioned scenes alone, best length'], best)
-        np.testing.assert_allclose(lines['+ both loops as specified'], [single])
-        level, = [line.get_ydata() for line in axes.lines if line.get_label() == 'captions for all scenes']
+        np.testing.assert_allclose(lines['+ both, bridge and denoising'], [single])
+        level, = [line.get_ydata() for line in axes.lines if line.get_label() == 'all captions, with masks']
         assert {*level} == {0.9 if axes is said else 0.8}
     with pytest.raises(ValueError, match='run the stage shares first'):
         shares([result('both', 0.5, 0.4)])
