@@ -23,8 +23,8 @@ model = dict(
     base=model['base'],
     loops=[
         # The teacher's words as they are, 0.778 / 0.412, against the Gumbel bridge and denoising of weight 1,
-        # 0.399 / 0.406 (five seeds). Who wants the bridge: bridge='gumbel', bridge_max_norm=0.3, slot='teacher',
-        # mask_ratio=0.0, which gave 0.713 / 0.405.
+        # 0.399 / 0.406 (five seeds); without denoising, as in dual_loop_4b.py, 0.583 / 0.408. Who wants the bridge:
+        # bridge='gumbel', bridge_max_norm=0.3, slot='teacher', mask_ratio=0.0, which gave 0.713 / 0.405.
         dict(type=MaskLoop, bridge='discrete', max_caption_len=256),
         # With loop 1 and without it: 0.778 / 0.412, 0.809 / 0.371 (five seeds). Loop 1 without loop 2 was run with
         # bridge and denoising alone: 0.088 / 0.372.
