@@ -129,10 +129,14 @@ def test_resumes_with_the_average_and_reports_the_whole_run(main_job, checkout, 
     assert done.returncode == 0, log[-3000:]
     assert 'step 6/6 |' in log and 'step 4/6 |' not in log
     assert torch.load(work_dir / 'iter_6.pth', weights_only=True)['ema']['num_updates'] == 6
-    # The losses of step 2 and the held-out figures from before training are those of the first start.
+    # The loss of step 2 and the held-out figures from before training are those of the first start, the loss of the end
+    # that of step 6.
     for name in ('loop1/loss', 'held-out ciou'):
         first, resumed = (table_row(text, name) for text in (first_log, log))
         assert first[0] == resumed[0]
+    [scalars] = [each for each in work_dir.glob('*/vis_data/scalars.json') if '"step": 6' in each.read_text()]
+    last = [json.loads(line) for line in scalars.read_text().splitlines() if '"loop1/loss"' in line][-1]
+    assert last['step'] == 6 and table_row(log, 'loop1/loss')[1] == f'{last["loop1/loss"]:.4g}'
     assert 'step 0/6 | held_out' not in log
 
 

@@ -113,7 +113,7 @@ class DualLoopTrainLoop(BaseLoop):
         self.accumulative_counts = accumulative_counts
         self.surgery = GradientSurgery(**(surgery or {}))
         self.groups = groups
-        self.agrees = agreement
+        self.logs_agreement = agreement
         self.preview_interval = preview_interval
         self.val_interval = val_interval
         self.max_skipped_steps = max_skipped_steps
@@ -230,7 +230,7 @@ class DualLoopTrainLoop(BaseLoop):
             model.trainables().items(), groups_of_loops(self.loops.values(), self.groups), summed)
         self.surgery.betas(len(summed))
         self.watch = GradientWatch(self.layout, rarely_reached)
-        self.agreement = GradientAgreement(self.layout) if self.agrees else None
+        self.agreement = GradientAgreement(self.layout) if self.logs_agreement else None
         self.gradients = [self.layout.new_buffer(self.device) for _ in summed]
         titled = {loop_title(name): loader for name, loader in loaders.items()}
         this_run = describe_run(runner.cfg, runner.seed, titled, self.accumulative_counts, model.base.fingerprint)

@@ -18,10 +18,12 @@ pytest.importorskip('deepspeed')
 
 #: Largest |p - p_ref| of a tensor, as a share of the largest |p_ref - p_start|.
 BOUND = 1e-4
-#: Of the logged cosine, absolute.
-COSINE_BOUND = 1e-5
-#: Of losses and gradient norms, relative. Rounding has moved the weights of the last step: 1.4e-5 was seen.
-LOG_BOUND = 5e-5
+#: Of the logged cosine, absolute; of losses, relative.
+LOG_BOUND = 1e-5
+#: Of gradient norms, relative: rounding has moved the weights that those of later steps are of. 1.4e-5 was seen.
+NORM_BOUND = 5e-5
+NORMS = ('grad_norm1', 'grad_norm2', 'grad_norm')
+LOSSES = ('loop1/loss', 'loop1/mask', 'loop1/dice', 'loop1/answer', 'loop2/loss', 'loop2/caption', 'loop2/answer')
 WORLD_SIZE, BATCH_SIZE, STEPS = 2, 2, 6
 
 FACTORS = dict(
@@ -123,14 +125,15 @@ class Difference:
     ema: float
     moments: float
     cosine: float
-    log: float
+    losses: float
+    norms: float
     moved: float  # of the tensor that moved least
     worst: str
 
     @property
     def within(self) -> bool:
         return (self.moved > 0 and max(self.weights, self.ema) <= BOUND and self.moments <= 1e-3
-                and self.cosine <= COSINE_BOUND and self.log <= LOG_BOUND)
+                and max(self.cosine, self.losses) <= LOG_BOUND and self.norms <= NORM_BOUND)
 
 
 def compare(out: Path, case: dict) -> Difference:
@@ -153,20 +156,17 @@ def compare(out: Path, case: dict) -> Difference:
     moments = {name: largest(first['exp_avg'][name] - value) / largest(value)
                for name, value in reference['exp_avg'].items() if largest(value) > 1e-9}
     assert len(moments) > 0.8 * len(start)
-    cosine, log = 0.0, 0.0
+    cosine, losses, norms = 0.0, 0.0, 0.0
     for step, expected in enumerate(reference['scalars']):
         logs = [record['scalars'][step] for record in ranks]
         assert all(('cosine' in one) == ('cosine' in expected) for one in logs)
         if 'cosine' in expected:
             cosine = max(cosine, *(abs(one['cosine'] - expected['cosine']) for one in logs))
-            means = {name: [one[name] for one in logs] for name in ('grad_norm1', 'grad_norm2', 'grad_norm')}
             # Each rank logs the losses of its own rows.
-            means |= {f'loop{loop}/{part}': [one[f'loop{loop}/{part}'] for one in logs]
-                      for loop, parts in ((1, ('loss', 'mask', 'dice', 'answer')), (2, ('loss', 'caption', 'answer')))
-                      for part in parts}
-            log = max(log, *(abs(sum(values) / len(values) - expected[name]) / abs(expected[name])
-                             for name, values in means.items()))
-    return Difference(max(weights.values()), max(ema.values()), max(moments.values()), cosine, log,
+            far = {name: abs(sum(one[name] for one in logs) / len(logs) - expected[name]) / abs(expected[name])
+                   for name in (*NORMS, *LOSSES)}
+            losses, norms = max(losses, *map(far.get, LOSSES)), max(norms, *map(far.get, NORMS))
+    return Difference(max(weights.values()), max(ema.values()), max(moments.values()), cosine, losses, norms,
                       min(moved.values()), max(weights, key=weights.get))
 
 
@@ -190,7 +190,7 @@ def write_table(out: Path, cases: list[dict]) -> None:
     for case in cases:
         found = compare(out, case)
         lines.append(f'| {case["name"]} | {found.weights:.1e} | {found.ema:.1e} | {found.moments:.1e} | '
-                     f'{found.cosine:.1e} | {found.log:.1e} | {"yes" if found.within else "no"} |')
+                     f'{found.cosine:.1e} | {max(found.losses, found.norms):.1e} | {"yes" if found.within else "no"} |')
     with open(path, 'a') as file:
         file.write('\n'.join(lines) + '\n')
 
@@ -239,7 +239,7 @@ def test_gradients_agree_in_some_steps_and_conflict_in_others(covering):
 
 def test_without_averaging_the_bound_is_exceeded_a_hundredfold(covering):
     found = compare(covering, UNAVERAGED)
-    assert found.weights > 100 * BOUND and found.ema > 100 * BOUND and found.cosine > 100 * COSINE_BOUND
+    assert found.weights > 100 * BOUND and found.ema > 100 * BOUND and found.cosine > 100 * LOG_BOUND
 
 
 @pytest.mark.parametrize('case', THREE_LOOPS, ids=names(THREE_LOOPS))
